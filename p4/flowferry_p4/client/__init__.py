@@ -20,7 +20,7 @@ from .errors import (
     UnknownName,
     WriteError,
 )
-from .schema import Schema, Table, cookie_of, parse_p4info
+from .schema import Schema, Table, Value, cookie_of, parse_p4info
 from .session import Pipeline, Session
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "UnknownName",
     "Update",
     "UpdateKind",
+    "Value",
     "WriteError",
     "cookie_of",
     "parse_p4info",

@@ -47,6 +47,8 @@ class Tls:
 
 def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
     """A channel to the switch; nothing is sent yet."""
+    if ":" not in address:
+        raise BadValue(f"the address {address!r} has no port; write it as 198.18.0.2:9559")
     options: list[tuple[str, int | str]] = list(_OPTIONS)
     if tls is None:
         return grpc.insecure_channel(address, options=options)

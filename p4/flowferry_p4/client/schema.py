@@ -294,6 +294,11 @@ class Schema:
             raise BadValue(f"{update.label}: the entry has no action; name one")
         return message
 
+    def write_request(self, updates: Iterable[Update], device_id: int) -> p4r.WriteRequest:
+        """The updates as one request, without the credentials of a session."""
+        encoded = [self.encode_update(update) for update in updates]
+        return p4r.WriteRequest(device_id=device_id, updates=encoded)
+
     # -- building
 
     def _table(self, message: p4i.Table) -> Table:

@@ -254,20 +254,21 @@ class Session:
 
     def read(
         self,
-        table: str | None = None,
+        table: str | Sequence[str] | None = None,
         match: Mapping[str, object] | None = None,
         counters: bool = False,
         *,
         defaults: bool = False,
     ) -> list[Entry]:
-        """Entries of one table, or of all; with ``match`` those whose fields have these values.
+        """Entries of one table, of several, or of all, in one request.
 
-        ``counters`` adds the direct counters where a table has them, ``defaults`` the default
-        entries.
+        With ``match``, which needs the one table it belongs to, those whose fields have these
+        values. ``counters`` adds the direct counters where a table has them, ``defaults`` the
+        default entries.
         """
-        if match and table is None:
-            raise BadValue("reading with a match needs the table it belongs to")
-        tables = list(self.schema.tables.values()) if table is None else [self.schema.table(table)]
+        tables = self._tables(table)
+        if match and len(tables) != 1:
+            raise BadValue("reading with a match needs the one table it belongs to")
         wanted = self._match_filter(tables[0], match or {}) if match else {}
         request = p4r.ReadRequest(device_id=self.peer.device_id, role=self._role or "")
         for item in tables:
@@ -284,6 +285,11 @@ class Session:
             if (defaults or not entry.is_default)
             and all(entry.match.get(name) == value for name, value in wanted.items())
         ]
+
+    def _tables(self, names: str | Sequence[str] | None) -> list[Table]:
+        if names is None:
+            return list(self.schema.tables.values())
+        return [self.schema.table(name) for name in ([names] if isinstance(names, str) else names)]
 
     def _match_filter(self, table: Table, match: Mapping[str, object]) -> dict[str, Any]:
         """The normal form of the fields that were given, others being anything."""
@@ -329,6 +335,8 @@ class Session:
 
     def _read(self, request: p4r.ReadRequest) -> Iterable[p4r.Entity]:
         self._check_open()
+        if not request.entities:
+            return
         try:
             for reply in self._stub.Read(request, timeout=self.timeout):
                 yield from reply.entities
@@ -344,12 +352,9 @@ class Session:
         stream = self._writable_stream()
         if not updates:
             return
-        request = p4r.WriteRequest(
-            device_id=self.peer.device_id,
-            role=self._role or "",
-            election_id=U128.encode(stream.election_id),
-            updates=[self.schema.encode_update(update) for update in updates],
-        )
+        request = self.schema.write_request(updates, self.peer.device_id)
+        request.role = self._role or ""
+        request.election_id.CopyFrom(U128.encode(stream.election_id))
         try:
             self._stub.Write(request, timeout=self.timeout)
         except grpc.RpcError as error:

@@ -14,11 +14,8 @@ from enum import Enum
 
 # A bit<32> field is shown as an address when its name says so; nothing else in a p4info does,
 # unless the program carries the annotation @format(IPV4_ADDRESS).
-_ADDRESS_WORDS = frozenset(
-    """
-    addr address destination dst gateway ip ipv4 ipv6 neighbor nexthop source src target
-    """.split()
-)
+_ADDRESS_WORDS = {"addr", "address", "gateway", "ip", "ipv4", "ipv6", "neighbor", "nexthop"}
+_ADDRESS_WORDS |= {"destination", "dst", "source", "src", "target"}
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _MAC = re.compile(r"[0-9a-f]{1,2}([:-][0-9a-f]{1,2}){5}", re.IGNORECASE)
 _FORMAT = re.compile(r"@format\s*\(\s*([A-Z0-9_]+)\s*\)")
