@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checksums of packets the program changed. What only passes through, or goes up to the client,
+// keeps the checksums it came with, right or wrong: its receiver is the one to judge them.
+
+#ifndef FLOWFERRY_CHECKSUMS
+#define FLOWFERRY_CHECKSUMS
+
+#include "headers.p4"
+
+// The frame check sequence has covered the frame on its way here; end to end checks are the
+// endpoints' business.
+control checksum_verification(inout headers_t hdr, inout metadata_t meta)
+{
+    apply { }
+}
+
+control checksum_update(inout headers_t hdr, inout metadata_t meta)
+{
+    apply {
+        update_checksum(
+            meta.forwarded,
+            {
+                hdr.ipv4.version,
+                hdr.ipv4.header_words,
+                hdr.ipv4.traffic_class,
+                hdr.ipv4.total_length,
+                hdr.ipv4.identification,
+                hdr.ipv4.reserved,
+                hdr.ipv4.dont_fragment,
+                hdr.ipv4.more_fragments,
+                hdr.ipv4.fragment_offset,
+                hdr.ipv4.ttl,
+                hdr.ipv4.protocol,
+                hdr.ipv4.source,
+                hdr.ipv4.destination
+            },
+            hdr.ipv4.checksum,
+            HashAlgorithm.csum16);
+
+        update_checksum_with_payload(
+            meta.translated && hdr.tcp.isValid(),
+            {
+                hdr.ipv4.source,
+                hdr.ipv4.destination,
+                8w0,
+                hdr.ipv4.protocol,
+                meta.tcp_length,
+                hdr.tcp.source_port,
+                hdr.tcp.destination_port,
+                hdr.tcp.sequence,
+                hdr.tcp.acknowledgement,
+                hdr.tcp.header_words,
+                hdr.tcp.reserved,
+                hdr.tcp.flags,
+                hdr.tcp.window,
+                hdr.tcp.urgent
+            },
+            hdr.tcp.checksum,
+            HashAlgorithm.csum16);
+
+        // A UDP checksum of 0 says that there is none, and there is none afterwards. (A sum that
+        // happens to be 0 should be sent as 0xffff; v1model cannot, and the receiver of such a
+        // packet in 65536 takes it unchecked.)
+        update_checksum_with_payload(
+            meta.translated && hdr.udp.isValid() && hdr.udp.checksum != 0,
+            {
+                hdr.ipv4.source,
+                hdr.ipv4.destination,
+                8w0,
+                hdr.ipv4.protocol,
+                hdr.udp.length,
+                hdr.udp.source_port,
+                hdr.udp.destination_port,
+                hdr.udp.length
+            },
+            hdr.udp.checksum,
+            HashAlgorithm.csum16);
+    }
+}
+
+#endif

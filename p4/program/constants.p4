@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Numbers that have a meaning outside the program: on the wire, or to a P4Runtime client.
+
+#ifndef FLOWFERRY_CONSTANTS
+#define FLOWFERRY_CONSTANTS
+
+typedef bit<48> mac_address_t;
+typedef bit<32> ipv4_address_t;
+typedef bit<9>  port_t;
+typedef bit<16> transport_port_t;
+
+// The switch hands packets to the P4Runtime client, and takes packets from it, at this port.
+const port_t CPU_PORT = 510;
+
+const bit<16> ETHERTYPE_IPV4 = 0x0800;
+const bit<16> ETHERTYPE_ARP  = 0x0806;
+
+const bit<8> PROTOCOL_TCP = 6;
+const bit<8> PROTOCOL_UDP = 17;
+
+const bit<16> ARP_HARDWARE_ETHERNET = 1;
+const bit<16> ARP_REQUEST = 1;
+const bit<16> ARP_REPLY   = 2;
+
+// packet_in.reason: which of the two hold tables sent the packet up.
+const bit<7> HELD_TO   = 1;   // on its way to the endpoint
+const bit<7> HELD_FROM = 2;   // on its way from the endpoint
+
+// Indexes of the counter `dropped`: every packet this program drops is counted under one of them.
+const bit<8> DROP_ETHERTYPE  = 0;    // neither IPv4 nor ARP
+const bit<8> DROP_MALFORMED  = 1;    // shorter than its own headers say, or not the version it says
+const bit<8> DROP_OPTIONS    = 2;    // IPv4 options
+const bit<8> DROP_FRAGMENT   = 3;    // a fragment that would have to be translated
+const bit<8> DROP_NO_BACKEND = 4;    // a service without buckets, a bucket or backend that is not there
+const bit<8> DROP_TTL        = 5;    // the last hop it was allowed
+const bit<8> DROP_NO_ROUTE   = 6;    // no entry in `route`, or one that says drop
+const bit<8> DROP_GUARD      = 7;    // from a source that must not be heard any more
+const bit<8> DROP_HELD       = 8;    // held without a buffer (action drop of hold_to and hold_from)
+const bit<8> DROP_ARP        = 9;    // ARP that nobody here answers
+const bit<32> DROP_REASONS   = 16;   // size of the counter: room for IPv6's reasons
+
+#endif

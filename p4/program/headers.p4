@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is on the wire, and what the program remembers about one packet.
+
+#ifndef FLOWFERRY_HEADERS
+#define FLOWFERRY_HEADERS
+
+#include "constants.p4"
+
+// To the P4Runtime client, in front of the frame exactly as it arrived.
+@controller_header("packet_in")
+header packet_in_t {
+    port_t ingress_port;
+    bit<7> reason;
+}
+
+// From the P4Runtime client. past_hold = 0: the frame leaves from egress_port as it is.
+// past_hold = 1: it runs the pipeline as if it had just arrived, but cannot be held or guarded,
+// so that a held packet follows the entries of the moment it is released.
+@controller_header("packet_out")
+header packet_out_t {
+    port_t egress_port;
+    bit<1> past_hold;
+    bit<6> _pad;
+}
+
+header ethernet_t {
+    mac_address_t destination;
+    mac_address_t source;
+    bit<16>       ether_type;
+}
+
+// ARP for IPv4 over Ethernet; the fixed fields are checked before any of it is believed.
+header arp_t {
+    bit<16>        hardware_type;
+    bit<16>        protocol_type;
+    bit<8>         hardware_length;
+    bit<8>         protocol_length;
+    bit<16>        operation;
+    mac_address_t  sender_mac;
+    ipv4_address_t sender;
+    mac_address_t  target_mac;
+    ipv4_address_t target;
+}
+
+header ipv4_t {
+    bit<4>         version;
+    bit<4>         header_words;
+    bit<8>         traffic_class;
+    bit<16>        total_length;
+    bit<16>        identification;
+    bit<1>         reserved;
+    bit<1>         dont_fragment;
+    bit<1>         more_fragments;
+    bit<13>        fragment_offset;
+    bit<8>         ttl;
+    bit<8>         protocol;
+    bit<16>        checksum;
+    ipv4_address_t source;
+    ipv4_address_t destination;
+}
+
+header tcp_t {
+    transport_port_t source_port;
+    transport_port_t destination_port;
+    bit<32>          sequence;
+    bit<32>          acknowledgement;
+    bit<4>           header_words;
+    bit<4>           reserved;
+    bit<8>           flags;
+    bit<16>          window;
+    bit<16>          checksum;
+    bit<16>          urgent;
+}
+
+header udp_t {
+    transport_port_t source_port;
+    transport_port_t destination_port;
+    bit<16>          length;
+    bit<16>          checksum;
+}
+
+struct headers_t {
+    packet_in_t  packet_in;
+    packet_out_t packet_out;
+    ethernet_t   ethernet;
+    arp_t        arp;
+    ipv4_t       ipv4;
+    tcp_t        tcp;
+    udp_t        udp;
+}
+
+// Where the packet goes and comes from once translated. Headers keep what arrived until every
+// decision is made, because a held packet must go up untouched. IPv6 will be a second pair of
+// addresses here and tables of its own beside the IPv4 ones; nothing below needs to be renamed.
+struct metadata_t {
+    ipv4_address_t   source;
+    ipv4_address_t   destination;
+    transport_port_t source_port;        // 0 where the protocol has none
+    transport_port_t destination_port;
+    bit<16>          tcp_length;         // of the pseudo header: TCP does not carry its own length
+    bit<16>          service_id;
+    bit<16>          bucket_count;
+    bit<16>          bucket;
+    bit<16>          backend_id;
+    bool             past_hold;          // released by the client that held it
+    bool             held;
+    bool             decided;            // dropped or sent up: nothing may touch it any more
+    bool             forwarded;          // IPv4 header changed
+    bool             translated;         // addresses or ports changed
+}
+
+#endif

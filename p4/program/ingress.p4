@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What happens to a packet. Names of tables, keys, actions and parameters are the interface of the
+// project: clients find them in the compiled p4info.
+//
+// Order: guard; service, bucket, backend (where would it go?); hold_to, hold_from (may it?);
+// reply (where does it seem to come from?); only then the headers change; route.
+
+#ifndef FLOWFERRY_INGRESS
+#define FLOWFERRY_INGRESS
+
+#include "headers.p4"
+
+control ingress(
+    inout headers_t hdr,
+    inout metadata_t meta,
+    inout standard_metadata_t standard_metadata)
+{
+    counter<bit<32>>(DROP_REASONS, CounterType.packets_and_bytes) dropped;
+    direct_counter(CounterType.packets_and_bytes) backend_counter;
+    direct_counter(CounterType.packets_and_bytes) hold_to_counter;
+    direct_counter(CounterType.packets_and_bytes) hold_from_counter;
+    direct_counter(CounterType.packets_and_bytes) route_counter;
+
+    // Actions no table offers are @hidden: clients have no use for them.
+    //
+    // The table says drop; what it means is counted where the table is applied.
+    action drop() {
+        mark_to_drop(standard_metadata);
+        meta.decided = true;
+    }
+
+    @hidden action refuse(bit<8> reason) {
+        drop();
+        dropped.count((bit<32>) reason);
+    }
+
+    // -- guard: after a migration the source may not be dead yet, but it is not heard any more --
+
+    table guard {
+        key = {
+            standard_metadata.ingress_port: exact @name("ingress_port");
+            hdr.ipv4.source:                exact @name("source");
+        }
+        actions = { drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
+    // -- service: a virtual address and port, spread over backends ------------------------------
+
+    action select_bucket(bit<16> service_id, bit<16> bucket_count) {
+        meta.service_id = service_id;
+        meta.bucket_count = bucket_count;
+    }
+
+    action to_backend(bit<16> backend_id) {
+        meta.backend_id = backend_id;
+    }
+
+    action translate(ipv4_address_t address, transport_port_t port) {
+        meta.destination = address;
+        meta.destination_port = port;
+        meta.translated = true;
+    }
+
+    table service {
+        key = {
+            hdr.ipv4.destination:  exact @name("address");
+            hdr.ipv4.protocol:     exact @name("protocol");
+            meta.destination_port: exact @name("port");
+        }
+        actions = { select_bucket; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
+    table bucket {
+        key = {
+            meta.service_id: exact @name("service_id");
+            meta.bucket:     exact @name("bucket");
+        }
+        actions = { to_backend; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 65536;
+    }
+
+    // A migration that changes the address is one MODIFY of one entry of this table.
+    table backend {
+        key = { meta.backend_id: exact @name("backend_id"); }
+        actions = { translate; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = backend_counter;
+        size = 4096;
+    }
+
+    // A flow stays on its bucket because the bucket depends on nothing but the flow: the CRC-32 of
+    // source, destination, protocol and both ports, as on the wire, modulo the number of buckets.
+    @hidden action choose_bucket() {
+        hash(
+            meta.bucket,
+            HashAlgorithm.crc32,
+            16w0,
+            {
+                hdr.ipv4.source,
+                hdr.ipv4.destination,
+                hdr.ipv4.protocol,
+                meta.source_port,
+                meta.destination_port
+            },
+            meta.bucket_count);
+    }
+
+    // -- hold: nothing reaches the endpoint, nothing leaves it, nothing is lost -----------------
+
+    action buffer() {
+        meta.held = true;
+    }
+
+    table hold_to {
+        key = { meta.destination: exact @name("address"); }
+        actions = { buffer; drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = hold_to_counter;
+        size = 1024;
+    }
+
+    table hold_from {
+        key = { hdr.ipv4.source: exact @name("address"); }
+        actions = { buffer; drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = hold_from_counter;
+        size = 1024;
+    }
+
+    @hidden action send_up(bit<7> reason) {
+        hdr.packet_in.setValid();
+        hdr.packet_in.ingress_port = standard_metadata.ingress_port;
+        hdr.packet_in.reason = reason;
+        standard_metadata.egress_spec = CPU_PORT;
+        meta.decided = true;
+    }
+
+    // -- reply: answers of a backend come from the virtual address ------------------------------
+
+    action restore_virtual(ipv4_address_t address, transport_port_t port) {
+        meta.source = address;
+        meta.source_port = port;
+        meta.translated = true;
+    }
+
+    table reply {
+        key = {
+            hdr.ipv4.source:   exact @name("address");
+            hdr.ipv4.protocol: exact @name("protocol");
+            meta.source_port:  exact @name("port");
+        }
+        actions = { restore_virtual; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 4096;
+    }
+
+    // -- route: a router's hop, so hosts need no address of each other's link -------------------
+
+    action forward(port_t port, mac_address_t source_mac, mac_address_t destination_mac) {
+        standard_metadata.egress_spec = port;
+        hdr.ethernet.source = source_mac;
+        hdr.ethernet.destination = destination_mac;
+        hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
+        meta.forwarded = true;
+    }
+
+    table route {
+        key = { hdr.ipv4.destination: lpm @name("destination"); }
+        actions = { forward; drop; }
+        default_action = drop();
+        counters = route_counter;
+        size = 4096;
+    }
+
+    // -- arp: the switch answers, nothing is flooded --------------------------------------------
+
+    action answer(mac_address_t mac) {
+        hdr.ethernet.destination = hdr.arp.sender_mac;
+        hdr.ethernet.source = mac;
+        ipv4_address_t asked = hdr.arp.target;
+        hdr.arp.operation = ARP_REPLY;
+        hdr.arp.target_mac = hdr.arp.sender_mac;
+        hdr.arp.target = hdr.arp.sender;
+        hdr.arp.sender_mac = mac;
+        hdr.arp.sender = asked;
+        standard_metadata.egress_spec = standard_metadata.ingress_port;
+    }
+
+    table arp {
+        key = { hdr.arp.target: lpm @name("target"); }
+        actions = { answer; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
+    // -------------------------------------------------------------------------------------------
+
+    @hidden action read_flow() {
+        meta.source = hdr.ipv4.source;
+        meta.destination = hdr.ipv4.destination;
+        meta.tcp_length = hdr.ipv4.total_length - 20;
+    }
+
+    @hidden action read_tcp_ports() {
+        meta.source_port = hdr.tcp.source_port;
+        meta.destination_port = hdr.tcp.destination_port;
+    }
+
+    @hidden action read_udp_ports() {
+        meta.source_port = hdr.udp.source_port;
+        meta.destination_port = hdr.udp.destination_port;
+    }
+
+    @hidden action write_addresses() {
+        hdr.ipv4.source = meta.source;
+        hdr.ipv4.destination = meta.destination;
+    }
+
+    @hidden action write_tcp_ports() {
+        hdr.tcp.source_port = meta.source_port;
+        hdr.tcp.destination_port = meta.destination_port;
+    }
+
+    @hidden action write_udp_ports() {
+        hdr.udp.source_port = meta.source_port;
+        hdr.udp.destination_port = meta.destination_port;
+    }
+
+    @hidden action send_as_it_is(port_t port) {
+        standard_metadata.egress_spec = port;
+        meta.decided = true;
+    }
+
+    apply {
+        if (hdr.packet_out.isValid()) {
+            if (hdr.packet_out.past_hold == 0) {
+                send_as_it_is(hdr.packet_out.egress_port);
+            } else {
+                meta.past_hold = true;
+            }
+            hdr.packet_out.setInvalid();
+        }
+
+        // What this program does not forward at all.
+        if (!meta.decided) {
+            if (hdr.arp.isValid()) {
+                // Whoever announces or probes an address asks about himself: an answer would tell
+                // him that somebody else has it.
+                if (meta.past_hold
+                    || hdr.arp.operation != ARP_REQUEST
+                    || hdr.arp.hardware_type != ARP_HARDWARE_ETHERNET
+                    || hdr.arp.protocol_type != ETHERTYPE_IPV4
+                    || hdr.arp.hardware_length != 6
+                    || hdr.arp.protocol_length != 4
+                    || hdr.arp.sender == 0
+                    || hdr.arp.sender == hdr.arp.target)
+                {
+                    refuse(DROP_ARP);
+                } else if (!arp.apply().hit) {
+                    refuse(DROP_ARP);
+                }
+                meta.decided = true;
+            } else if (!hdr.ipv4.isValid()) {
+                if (hdr.ethernet.isValid()
+                    && hdr.ethernet.ether_type != ETHERTYPE_IPV4
+                    && hdr.ethernet.ether_type != ETHERTYPE_ARP)
+                {
+                    refuse(DROP_ETHERTYPE);
+                } else {
+                    refuse(DROP_MALFORMED);
+                }
+            } else if (hdr.ipv4.version != 4 || hdr.ipv4.header_words < 5) {
+                refuse(DROP_MALFORMED);
+            } else if (hdr.ipv4.header_words > 5) {
+                refuse(DROP_OPTIONS);
+            } else if (hdr.ipv4.fragment_offset == 0
+                && ((hdr.ipv4.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
+                    || (hdr.ipv4.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
+            {
+                refuse(DROP_MALFORMED);
+            }
+        }
+
+        if (!meta.decided) {
+            read_flow();
+            if (hdr.tcp.isValid()) {
+                read_tcp_ports();
+            } else if (hdr.udp.isValid()) {
+                read_udp_ports();
+            }
+
+            if (!meta.past_hold) {
+                if (guard.apply().hit) {
+                    refuse(DROP_GUARD);
+                }
+            }
+        }
+
+        if (!meta.decided) {
+            if (service.apply().hit) {
+                if (meta.bucket_count == 0) {
+                    refuse(DROP_NO_BACKEND);   // and nothing is divided by zero
+                } else {
+                    choose_bucket();
+                    if (!bucket.apply().hit) {
+                        refuse(DROP_NO_BACKEND);
+                    } else if (!backend.apply().hit) {
+                        refuse(DROP_NO_BACKEND);
+                    }
+                }
+            }
+        }
+
+        if (!meta.decided && !meta.past_hold) {
+            hold_to.apply();
+            if (meta.held) {
+                send_up(HELD_TO);
+            } else if (meta.decided) {
+                refuse(DROP_HELD);
+            } else {
+                hold_from.apply();
+                if (meta.held) {
+                    send_up(HELD_FROM);
+                } else if (meta.decided) {
+                    refuse(DROP_HELD);
+                }
+            }
+        }
+
+        if (!meta.decided) {
+            reply.apply();
+            if (meta.translated) {
+                // Only the first fragment carries ports and checksum: translating it alone would
+                // tear the datagram apart.
+                if (hdr.ipv4.more_fragments == 1) {
+                    refuse(DROP_FRAGMENT);
+                } else {
+                    write_addresses();
+                    if (hdr.tcp.isValid()) {
+                        write_tcp_ports();
+                    } else if (hdr.udp.isValid()) {
+                        write_udp_ports();
+                    }
+                }
+            }
+        }
+
+        if (!meta.decided) {
+            if (hdr.ipv4.ttl <= 1) {
+                refuse(DROP_TTL);
+            } else {
+                route.apply();
+                if (meta.decided) {
+                    refuse(DROP_NO_ROUTE);
+                }
+            }
+        }
+    }
+}
+
+#endif
