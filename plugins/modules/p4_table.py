@@ -55,7 +55,8 @@ options:
       - V(replaced) makes every table that is named, in O(entries) or in O(tables), hold exactly
         the given entries. Default entries stay unless they are given. Other tables stay.
       - V(overridden) makes all tables of the program hold exactly the given entries, and sets
-        default entries that are not given back to those of the program.
+        default entries that are not given back to those of the program, where the p4info tells
+        what these are.
       - V(deleted) removes the given entries, and all entries of the tables in O(tables). A default
         entry goes back to that of the program.
       - V(gathered) reads the entries, of all tables or of those in O(tables), and changes nothing.

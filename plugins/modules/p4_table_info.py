@@ -143,7 +143,7 @@ with suppress(ImportError):  # require_client() reports it
     from flowferry_p4.client import P4Error, Session, Table
 
 if TYPE_CHECKING:
-    from flowferry_p4.client import Value
+    from flowferry_p4.client import Field, Value
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **p4runtime.ARG_SPEC,
@@ -174,7 +174,7 @@ def describe(table: Table, used: int) -> dict[str, Any]:
     }
 
 
-def describe_value(value: Value) -> dict[str, Any]:
+def describe_value(value: Value | Field) -> dict[str, Any]:
     return {"name": value.name, "width": value.type.width, "shown_as": value.type.kind.value}
 
 

@@ -20,13 +20,14 @@ from .errors import (
     UnknownName,
     WriteError,
 )
-from .schema import Schema, Table, Value, cookie_of, parse_p4info
+from .schema import Field, Schema, Table, Value, cookie_of, parse_p4info
 from .session import Pipeline, Session
 
 __all__ = [
     "BadValue",
     "Counter",
     "Entry",
+    "Field",
     "Key",
     "NoPipeline",
     "NotPrimary",

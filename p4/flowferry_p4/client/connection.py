@@ -101,7 +101,12 @@ class Peer:
             )
         if code is grpc.StatusCode.UNIMPLEMENTED:
             return P4Error(f"{self}: the server does not support {doing}: {text}")
-        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            return P4Error(
+                f"{self}: it does not accept the credentials: {text}; "
+                "check the token and the client certificate"
+            )
+        if code is grpc.StatusCode.PERMISSION_DENIED:
             return NotPrimary(f"{self}: not allowed while {doing}: {text}")
         return P4Error(f"{self}: {doing} failed: {code.name}: {text}")
 

@@ -56,6 +56,7 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         self.defaults: dict[int, p4r.TableEntry] = {}
         self.packets_out: list[p4r.PacketOut] = []
         self.requests: list[p4r.WriteRequest] = []
+        self.pipeline_actions: list[int] = []
         self.refuse_pipeline: str | None = None
         self.token = token
         self._tables: dict[int, p4i.Table] = {}
@@ -240,6 +241,7 @@ class FakeSwitch(p4r_grpc.P4RuntimeServicer):
         self._check_primary(request, context)
         if self.refuse_pipeline is not None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refuse_pipeline)
+        self.pipeline_actions.append(request.action)
         if request.action != p4r.SetForwardingPipelineConfigRequest.VERIFY:
             with self._lock:
                 self._commit(request.config)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fake switch that runs the sample program, and sessions with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+for directory in (HERE, HERE.parents[3] / "p4"):
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+
+from fake_server import FakeSwitch  # noqa: E402
+from flowferry_p4.client import Schema, Session  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def sample() -> str:
+    return (HERE / "sample.p4info.txtpb").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def schema(sample: str) -> Schema:
+    return Schema(sample)
+
+
+@pytest.fixture
+def switch(sample: str) -> Iterator[FakeSwitch]:
+    with FakeSwitch(p4info=sample) as fake:
+        yield fake
+
+
+@pytest.fixture
+def session(switch: FakeSwitch) -> Iterator[Session]:
+    with Session.open(switch.address) as opened:
+        yield opened
