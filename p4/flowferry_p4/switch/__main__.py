@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m flowferry_p4.switch`: the embedded switch, with the options of simple_switch_grpc."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import libbpf
+from .clang import find_clang
+from .errors import PortError, SwitchError, ToolMissing
+from .pipeline import config_from_files
+from .ports import Port, Ports
+from .rpc_errors import RpcFailure
+from .server import Switch, start_server
+
+log = logging.getLogger("flowferry_p4.switch")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m flowferry_p4.switch",
+        description="Run a BMv2 (v1model) program in the kernel, with a P4Runtime server.",
+    )
+    parser.add_argument("json", nargs="?", type=Path, help="BMv2 JSON to start with")
+    parser.add_argument("-i", "--interface", action="append", default=[], metavar="PORT@IFACE")
+    parser.add_argument("--device-id", type=int, default=1)
+    parser.add_argument("--grpc-server-addr", default="127.0.0.1:9559", metavar="HOST:PORT")
+    parser.add_argument("--cpu-port", type=int, default=510)
+    parser.add_argument("--no-p4", action="store_true", help="start without a program")
+    parser.add_argument("--p4info", type=Path, help="P4Info that belongs to the JSON")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.no_p4 and options.json:
+        parser.error("--no-p4 and a JSON file exclude each other")
+    if not options.no_p4 and not (options.json and options.p4info):
+        parser.error("give a BMv2 JSON with its --p4info, or --no-p4")
+    return options
+
+
+def check_host() -> None:
+    """Refuse early what would fail in the middle."""
+    if os.geteuid() != 0:
+        raise ToolMissing("the switch needs root: it loads BPF programs and opens raw sockets")
+    find_clang()
+    libbpf.check()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SwitchError(f"cannot read {path}: {error.strerror}") from error
+
+
+def load_initial(switch: Switch, options: argparse.Namespace) -> None:
+    if options.no_p4:
+        return
+    config = config_from_files(_read(options.p4info), _read(options.json))
+    try:
+        switch.commit(switch.verify(config))
+    except RpcFailure as failure:
+        raise SwitchError(f"{options.json}: {failure.message}") from failure
+
+
+def run(options: argparse.Namespace) -> None:
+    check_host()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ports = Ports([Port.parse(p) for p in options.interface], options.cpu_port, options.device_id)
+    try:
+        switch = Switch(options.device_id, ports)
+    except BaseException:
+        ports.close()
+        raise
+    try:
+        load_initial(switch, options)
+        server, _ = start_server(switch, options.grpc_server_addr)
+        log.info("device %d listens on %s", options.device_id, options.grpc_server_addr)
+        print("ready", flush=True)
+        while not stop.wait(3600):
+            pass
+        server.stop(grace=0.5).wait(2)
+    finally:
+        switch.close()
+
+
+def main() -> int:
+    options = parse_arguments(sys.argv[1:])
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    try:
+        run(options)
+    except (SwitchError, PortError) as error:
+        print(f"flowferry-switch: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

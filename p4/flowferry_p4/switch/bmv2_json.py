@@ -1,0 +1,706 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BMv2 JSON, read into a typed model.
+
+Everything the compiler can meet has a type here. What has none is refused while reading, by name
+and with its line in the P4 source, so that later stages need no "unknown" branch.
+The format is described in docs/JSON_format.md of behavioral-model, versions 2.18 to 2.24.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from .errors import BadProgram, Refused, Source
+
+Json: TypeAlias = Mapping[str, Any]
+
+MAX_WIDTH = 64
+"""Widest field the generated C holds, in bits: one BPF register."""
+
+
+# --- expressions --------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Const:
+    value: int
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class Bool:
+    value: bool
+
+
+@dataclass(frozen=True)
+class FieldRef:
+    header: str
+    field: str
+
+
+@dataclass(frozen=True)
+class Valid:
+    """Validity of a header: `isValid()`, or the hidden field `$valid$`."""
+
+    header: str
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of the enclosing action."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    offset: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Op:
+    op: str
+    operands: tuple[Expr, ...]
+
+
+Expr: TypeAlias = Const | Bool | FieldRef | Valid | Param | Lookahead | Op
+
+
+# --- what primitives take besides expressions ---------------------------------------------------
+@dataclass(frozen=True)
+class HeaderRef:
+    name: str
+
+
+@dataclass(frozen=True)
+class CounterRef:
+    name: str
+
+
+@dataclass(frozen=True)
+class CalculationRef:
+    name: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string or a list of values; only `log_msg` takes them."""
+
+
+Argument: TypeAlias = Expr | HeaderRef | CounterRef | CalculationRef | Text
+
+BINARY = frozenset("+ - * << >> == != > >= < <= and or & | ^ usat_cast".split())
+UNARY = frozenset("not ~ - d2b b2d".split())
+
+
+@dataclass(frozen=True)
+class Primitive:
+    op: str
+    arguments: tuple[Argument, ...]
+    source: Source | None = None
+
+
+# --- declarations -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Field:
+    name: str
+    width: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """One header or metadata instance, with the fields of its type."""
+
+    name: str
+    fields: tuple[Field, ...]
+    metadata: bool
+
+    @property
+    def bits(self) -> int:
+        return sum(f.width for f in self.fields)
+
+    @property
+    def bytes(self) -> int:
+        return self.bits // 8
+
+    def field(self, name: str) -> Field:
+        for f in self.fields:
+            if f.name == name:
+                return f
+        raise BadProgram(f"header {self.name} has no field {name}")
+
+
+@dataclass(frozen=True)
+class Extract:
+    header: str
+
+
+@dataclass(frozen=True)
+class Assign:
+    target: FieldRef
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Verify:
+    condition: Expr
+    error: Expr
+
+
+@dataclass(frozen=True)
+class Advance:
+    bits: Expr
+
+
+ParserOp: TypeAlias = Extract | Assign | Verify | Advance | Primitive
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Go to `state` (None: accept) when every part of the key, masked, has its value."""
+
+    values: tuple[int, ...] | None  # None: default
+    masks: tuple[int, ...] | None
+    state: str | None
+
+
+@dataclass(frozen=True)
+class ParseState:
+    name: str
+    ops: tuple[ParserOp, ...]
+    key: tuple[FieldRef | Valid | Lookahead, ...]
+    transitions: tuple[Transition, ...]
+
+
+@dataclass(frozen=True)
+class Parser:
+    start: str
+    states: Mapping[str, ParseState]
+
+
+@dataclass(frozen=True)
+class ActionParameter:
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Action:
+    id: int
+    name: str
+    parameters: tuple[ActionParameter, ...]
+    primitives: tuple[Primitive, ...]
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class KeyField:
+    name: str
+    match: str  # exact, lpm, ternary, range, optional
+    target: FieldRef | Valid
+    width: int
+    mask: int | None = None
+
+
+@dataclass(frozen=True)
+class DefaultEntry:
+    action: int
+    data: tuple[int, ...]
+    const: bool
+
+
+@dataclass(frozen=True)
+class ConstEntry:
+    """An entry written in the program: (value, mask or prefix or end) for each key field."""
+
+    match: tuple[tuple[int, int | None], ...]
+    priority: int
+    action: int
+    data: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    match: str
+    key: tuple[KeyField, ...]
+    size: int
+    counted: bool
+    actions: Mapping[str, int]  # name -> action id
+    next_by_action: Mapping[str, str | None]
+    hit_next: str | None
+    miss_next: str | None
+    by_hit: bool
+    default: DefaultEntry | None
+    default_next: str | None
+    entries: tuple[ConstEntry, ...]
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Conditional:
+    name: str
+    condition: Expr
+    true_next: str | None
+    false_next: str | None
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    name: str
+    first: str | None
+    tables: Mapping[str, Table]
+    conditionals: Mapping[str, Conditional]
+
+
+@dataclass(frozen=True)
+class Calculation:
+    name: str
+    algorithm: str
+    inputs: tuple[Const | FieldRef, ...]
+    with_payload: bool
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Checksum:
+    target: FieldRef
+    calculation: str
+    condition: Expr | None
+    update: bool
+    verify: bool
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Counter:
+    name: str
+    size: int
+    direct_table: str | None
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    headers: Mapping[str, Header]
+    parser: Parser
+    actions: Mapping[int, Action]
+    ingress: Pipeline
+    egress: Pipeline
+    deparser: tuple[str, ...]
+    calculations: Mapping[str, Calculation]
+    checksums: tuple[Checksum, ...]
+    counters: Mapping[str, Counter]
+    errors: Mapping[str, int] = field(default_factory=dict)
+
+    def width(self, ref: FieldRef | Valid) -> int:
+        if isinstance(ref, Valid):
+            return 1
+        return self.header(ref.header).field(ref.field).width
+
+    def header(self, name: str) -> Header:
+        try:
+            return self.headers[name]
+        except KeyError:
+            raise BadProgram(f"the program names header {name} but does not declare it") from None
+
+
+# --- reading ------------------------------------------------------------------------------------
+def load(text: str | bytes) -> Program:
+    """Read a program; raise BadProgram or Refused."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadProgram(f"the device configuration is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise BadProgram("the device configuration is not a BMv2 JSON object")
+    try:
+        return _Reader(document).program()
+    except (KeyError, TypeError, IndexError) as error:
+        raise BadProgram(f"the BMv2 JSON lacks or garbles {error!r}") from error
+
+
+def _source(node: Json) -> Source | None:
+    info = node.get("source_info")
+    if not info:
+        return None
+    return Source(info["filename"], info["line"], info.get("source_fragment", ""))
+
+
+def _int(text: str) -> int:
+    return int(text, 16)
+
+
+class _Reader:
+    """Turns the JSON tree into the model, top down."""
+
+    def __init__(self, document: Json) -> None:
+        self.document = document
+        self.headers: dict[str, Header] = {}
+
+    def program(self) -> Program:
+        version = self.document.get("__meta__", {}).get("version", [0, 0])
+        if version[0] != 2:
+            raise BadProgram(
+                f"BMv2 JSON version {version[0]}.{version[1]} is unknown; version 2 is expected "
+                "(compile with p4c --target bmv2 --arch v1model)"
+            )
+        self._refuse_whole_sections()
+        self.headers = self._headers()
+        pipelines = {p["name"]: self._pipeline(p) for p in self.document["pipelines"]}
+        if set(pipelines) != {"ingress", "egress"}:
+            raise Refused(
+                f"the pipelines {', '.join(sorted(pipelines))}",
+                hint="the v1model architecture with ingress and egress is expected",
+            )
+        return Program(
+            name=str(self.document.get("program", "")),
+            headers=self.headers,
+            parser=self._parser(),
+            actions={a["id"]: self._action(a) for a in self.document["actions"]},
+            ingress=pipelines["ingress"],
+            egress=pipelines["egress"],
+            deparser=self._deparser(),
+            calculations={c["name"]: self._calculation(c) for c in self.document["calculations"]},
+            checksums=tuple(self._checksum(c) for c in self.document["checksums"]),
+            counters={c["name"]: self._counter(c) for c in self.document["counter_arrays"]},
+            errors={name: number for name, number, *_ in self.document.get("errors", [])},
+        )
+
+    def _refuse_whole_sections(self) -> None:
+        for section, what in (
+            ("header_stacks", "header stack"),
+            ("header_unions", "header union"),
+            ("header_union_stacks", "header union stack"),
+            ("parse_vsets", "parser value set"),
+            ("meter_arrays", "meter"),
+            ("register_arrays", "register"),
+            ("learn_lists", "digest"),
+            ("extern_instances", "extern instance"),
+        ):
+            for node in self.document.get(section, []):
+                raise Refused(f"{what} {node.get('name', '')}".rstrip(), _source(node))
+
+    # headers
+    def _headers(self) -> dict[str, Header]:
+        types = {t["name"]: t for t in self.document["header_types"]}
+        result = {}
+        for node in self.document["headers"]:
+            metadata = bool(node["metadata"])
+            header = Header(node["name"], self._fields(types[node["header_type"]]), metadata)
+            if not metadata and header.bits % 8:
+                raise BadProgram(f"header {header.name} is {header.bits} bits, not whole bytes")
+            result[header.name] = header
+        return result
+
+    def _fields(self, header_type: Json) -> tuple[Field, ...]:
+        fields = []
+        offset = 0
+        for name, width, *rest in header_type["fields"]:
+            label = f"{header_type['name']}.{name}"
+            if width == "*":
+                raise Refused(f"varbit field {label}", _source(header_type))
+            if rest and rest[0]:
+                raise Refused(f"signed field {label}", _source(header_type))
+            if width > MAX_WIDTH:
+                raise Refused(
+                    f"field {label} of {width} bits",
+                    _source(header_type),
+                    f"fields may have up to {MAX_WIDTH} bits",
+                )
+            fields.append(Field(name, width, offset))
+            offset += width
+        return tuple(fields)
+
+    # expressions
+    def expression(self, node: Json | None, source: Source | None) -> Expr:
+        value = self.argument(node, source)
+        if isinstance(value, (HeaderRef, CounterRef, CalculationRef, Text)):
+            raise Refused(f"a {type(value).__name__} where a value is expected", source)
+        return value
+
+    def argument(self, node: Json | None, source: Source | None) -> Argument:
+        if node is None:
+            raise BadProgram(f"{source or 'the program'}: an operand is missing")
+        kind, value = node.get("type"), node.get("value")
+        if kind is None and "op" in node:  # the inner object of an expression
+            return self._operation(node, source)
+        match kind:
+            case "hexstr":
+                return Const(_int(str(value)), node.get("bitwidth"))
+            case "bool":
+                return Bool(bool(value))
+            case "field":
+                return self._field(value)
+            case "local" | "runtime_data":
+                return Param(int(value))  # type: ignore[arg-type]
+            case "lookahead":
+                return self._lookahead(value, source)
+            case "expression":
+                if isinstance(value, Mapping) and "op" in value:
+                    return self._operation(value, source)
+                return self.argument(value, source)
+            case "header":
+                return HeaderRef(str(value))
+            case "counter_array":
+                return CounterRef(str(value))
+            case "calculation":
+                return CalculationRef(str(value))
+            case "string" | "parameters_vector":
+                return Text()
+        raise Refused(f"a value of type {kind} ({value})", source)
+
+    def _field(self, value: Any) -> FieldRef | Valid:
+        header, name = value
+        if name == "$valid$":
+            return Valid(header)
+        return FieldRef(header, name)
+
+    def _lookahead(self, value: Any, source: Source | None) -> Lookahead:
+        offset, width = value
+        if width > MAX_WIDTH:
+            raise Refused(f"a lookahead of {width} bits", source)
+        return Lookahead(offset, width)
+
+    def _operation(self, node: Json, source: Source | None) -> Expr:
+        op = node["op"]
+        if op == "valid":
+            return Valid(str(node["right"]["value"]))
+        if op == "?":
+            branches = (node["cond"], node["left"], node["right"])
+            return Op("?", tuple(self.expression(b, source) for b in branches))
+        if node.get("left") is None and op in UNARY:
+            return Op(op, (self.expression(node["right"], source),))
+        if op in BINARY:
+            left = self.expression(node["left"], source)
+            return Op(op, (left, self.expression(node["right"], source)))
+        raise Refused(f"the operation {op}", source)
+
+    # parser
+    def _parser(self) -> Parser:
+        (node,) = self.document["parsers"]
+        states = {s["name"]: self._state(s) for s in node["parse_states"]}
+        return Parser(node["init_state"], states)
+
+    def _state(self, node: Json) -> ParseState:
+        key = tuple(self._key_part(k, node["name"]) for k in node["transition_key"])
+        widths = [self._width(part) for part in key]
+        return ParseState(
+            name=node["name"],
+            ops=tuple(self._parser_op(op, node["name"]) for op in node["parser_ops"]),
+            key=key,
+            transitions=tuple(
+                self._transition(t, widths, node["name"]) for t in node["transitions"]
+            ),
+        )
+
+    def _key_part(self, node: Json, state: str) -> FieldRef | Valid | Lookahead:
+        value = self.argument(node, None)
+        if isinstance(value, (FieldRef, Valid, Lookahead)):
+            return value
+        raise Refused(f"a transition on {node.get('type')} in parser state {state}")
+
+    def _width(self, part: FieldRef | Valid | Lookahead) -> int:
+        if isinstance(part, Lookahead):
+            return part.width
+        if isinstance(part, Valid):
+            return 1
+        return self.headers[part.header].field(part.field).width
+
+    def _parser_op(self, node: Json, state: str) -> ParserOp:
+        source = _source(node)
+        op, parameters = node["op"], node["parameters"]
+        match op:
+            case "extract":
+                if parameters[0]["type"] != "regular":
+                    raise Refused(f"extract of {parameters[0]['type']} in state {state}", source)
+                return Extract(parameters[0]["value"])
+            case "set":
+                target = self.argument(parameters[0], source)
+                if not isinstance(target, FieldRef):
+                    raise Refused(f"assignment to {parameters[0]['type']}", source)
+                return Assign(target, self.expression(parameters[1], source))
+            case "verify":
+                return Verify(*(self.expression(p, source) for p in parameters))
+            case "advance":
+                return Advance(self.expression(parameters[0], source))
+            case "shift":
+                return Advance(Const(8 * int(parameters[0])))
+            case "primitive":
+                return self._primitive(parameters[0], source)
+        raise Refused(f"the parser operation {op} in state {state}", source)
+
+    def _transition(self, node: Json, widths: list[int], state: str) -> Transition:
+        kind = node.get("type") or ("default" if node["value"] == "default" else "hexstr")
+        if kind == "default":
+            return Transition(None, None, node["next_state"])
+        if kind != "hexstr":
+            raise Refused(f"a transition on {kind} in parser state {state}")
+        values = _split(_int(node["value"]), widths)
+        masks = _split(_int(node["mask"]), widths) if node.get("mask") else None
+        return Transition(values, masks, node["next_state"])
+
+    # actions
+    def _action(self, node: Json) -> Action:
+        parameters = []
+        for parameter in node["runtime_data"]:
+            if parameter["bitwidth"] > MAX_WIDTH:
+                raise Refused(
+                    f"parameter {parameter['name']} of action {node['name']} with "
+                    f"{parameter['bitwidth']} bits",
+                    _source(node),
+                )
+            parameters.append(ActionParameter(parameter["name"], parameter["bitwidth"]))
+        primitives = tuple(self._primitive(p, None) for p in node["primitives"])
+        return Action(node["id"], node["name"], tuple(parameters), primitives, _source(node))
+
+    def _primitive(self, node: Json, source: Source | None) -> Primitive:
+        source = _source(node) or source
+        arguments = tuple(self.argument(p, source) for p in node["parameters"])
+        return Primitive(node["op"], arguments, source)
+
+    # match-action
+    def _pipeline(self, node: Json) -> Pipeline:
+        for profile in node.get("action_profiles", []):
+            raise Refused(f"action profile {profile['name']}", _source(profile))
+        for call in node.get("action_calls", []):
+            raise Refused(f"action call {call['name']}", _source(call))
+        return Pipeline(
+            name=node["name"],
+            first=node["init_table"],
+            tables={t["name"]: self._table(t) for t in node["tables"]},
+            conditionals={c["name"]: self._conditional(c) for c in node["conditionals"]},
+        )
+
+    def _table(self, node: Json) -> Table:
+        source = _source(node)
+        name = node["name"]
+        if node["type"] != "simple":
+            raise Refused(f"table {name} of type {node['type']} (action profile)", source)
+        if node.get("support_timeout"):
+            raise Refused(f"idle timeouts of table {name}", source)
+        if node.get("direct_meters"):
+            raise Refused(f"the direct meter of table {name}", source)
+        following: dict[str, str | None] = dict(node["next_tables"])
+        by_hit = "__HIT__" in following or "__MISS__" in following
+        return Table(
+            name=name,
+            match=node["match_type"],
+            key=tuple(self._key_field(k, source) for k in node["key"]),
+            size=node["max_size"],
+            counted=bool(node["with_counters"]),
+            actions=dict(zip(node["actions"], node["action_ids"], strict=True)),
+            next_by_action={} if by_hit else following,
+            hit_next=following.get("__HIT__", node.get("base_default_next")),
+            miss_next=following.get("__MISS__", node.get("base_default_next")),
+            by_hit=by_hit,
+            default=self._default(node.get("default_entry")),
+            default_next=node.get("base_default_next"),
+            entries=tuple(self._entry(e, source) for e in node.get("entries", [])),
+            source=source,
+        )
+
+    def _key_field(self, node: Json, source: Source | None) -> KeyField:
+        match = node["match_type"]
+        if match == "valid":
+            target: FieldRef | Valid = Valid(str(node["target"]))
+            match = "exact"
+        elif match in ("exact", "lpm", "ternary", "range", "optional"):
+            target = self._field(node["target"])
+        else:
+            raise Refused(f"match kind {match}", source)
+        name = node.get("name") or ".".join(node["target"])
+        mask = _int(node["mask"]) if node.get("mask") else None
+        return KeyField(name, match, target, self._width(target), mask)
+
+    def _default(self, node: Json | None) -> DefaultEntry | None:
+        if node is None:
+            return None
+        data = tuple(_int(d) for d in node.get("action_data", []))
+        return DefaultEntry(node["action_id"], data, bool(node.get("action_entry_const")))
+
+    def _entry(self, node: Json, source: Source | None) -> ConstEntry:
+        match: list[tuple[int, int | None]] = []
+        for part in node["match_key"]:
+            match part["match_type"]:
+                case "exact":
+                    match.append((_int(part["key"]), None))
+                case "valid":
+                    match.append((int(part["key"]), None))
+                case "lpm":
+                    match.append((_int(part["key"]), int(part["prefix_length"])))
+                case "ternary" | "optional":
+                    match.append((_int(part["key"]), _int(part["mask"])))
+                case "range":
+                    match.append((_int(part["start"]), _int(part["end"])))
+                case other:
+                    raise Refused(f"a constant entry matching {other}", source)
+        entry = node["action_entry"]
+        data = tuple(_int(d) for d in entry["action_data"])
+        return ConstEntry(tuple(match), int(node.get("priority", 0)), entry["action_id"], data)
+
+    def _conditional(self, node: Json) -> Conditional:
+        source = _source(node)
+        condition = self.expression(node["expression"], source)
+        return Conditional(
+            node["name"], condition, node["true_next"], node["false_next"], source
+        )
+
+    # checksums, counters, deparser
+    def _calculation(self, node: Json) -> Calculation:
+        source = _source(node)
+        inputs: list[Const | FieldRef] = []
+        with_payload = False
+        for part in node["input"]:
+            if with_payload:
+                raise Refused(f"{part['type']} after the payload in {node['name']}", source)
+            if part["type"] == "payload":
+                with_payload = True
+            elif part["type"] == "header":
+                header = self.headers[part["value"]]
+                inputs += [FieldRef(header.name, f.name) for f in header.fields]
+            else:
+                value = self.argument(part, source)
+                if not isinstance(value, (Const, FieldRef)):
+                    raise Refused(f"{part['type']} as input of {node['name']}", source)
+                inputs.append(value)
+        return Calculation(node["name"], node["algo"], tuple(inputs), with_payload, source)
+
+    def _checksum(self, node: Json) -> Checksum:
+        source = _source(node)
+        if node["type"] != "generic":
+            raise Refused(f"checksum type {node['type']}", source)
+        condition = node.get("if_cond")
+        header, name = node["target"]
+        return Checksum(
+            target=FieldRef(header, name),
+            calculation=node["calculation"],
+            condition=self.expression(condition, source) if condition else None,
+            update=bool(node.get("update", True)),
+            verify=bool(node.get("verify", True)),
+            source=source,
+        )
+
+    def _counter(self, node: Json) -> Counter:
+        table = node.get("binding") if node.get("is_direct") else None
+        return Counter(node["name"], int(node.get("size") or 0), table)
+
+    def _deparser(self) -> tuple[str, ...]:
+        (node,) = self.document["deparsers"]
+        for primitive in node.get("primitives", []):
+            raise Refused(f"{primitive['op']} in the deparser", _source(primitive))
+        return tuple(node["order"])
+
+
+def _split(value: int, widths: list[int]) -> tuple[int, ...]:
+    """Cut a transition value into its parts; each was padded to whole bytes."""
+    parts = []
+    for width in reversed(widths):
+        size = 8 * ((width + 7) // 8)
+        parts.append(value & ((1 << size) - 1))
+        value >>= size
+    return tuple(reversed(parts))

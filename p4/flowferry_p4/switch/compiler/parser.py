@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parser states to labelled blocks of C.
+
+Headers are read with bpf_skb_load_bytes at a running offset, so it does not matter how much of
+the packet lies in the linear part of the buffer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..bmv2_json import (
+    Advance,
+    Assign,
+    Extract,
+    FieldRef,
+    Lookahead,
+    ParserOp,
+    ParseState,
+    Primitive,
+    Program,
+    Transition,
+    Verify,
+)
+from ..bmv2_json import Field as FieldType
+from ..errors import Refused
+from .analysis import Analysis
+from .expressions import Scope, compile_expression, constant
+from .names import Names, hexadecimal, identifier, read_field
+from .primitives import Primitives
+
+DEFAULT_ERRORS = {"NoError": 0, "PacketTooShort": 1, "NoMatch": 2}
+
+
+@dataclass(frozen=True)
+class StateCode:
+    name: str
+    label: str
+    statements: tuple[str, ...]
+
+
+def label(state: str | None) -> str:
+    return f"state_{identifier(state)}" if state else "parsed"
+
+
+class ParserCompiler:
+    """Compiles the parser of one program."""
+
+    def __init__(
+        self, program: Program, names: Names, analysis: Analysis, primitives: Primitives
+    ) -> None:
+        self.program = program
+        self.names = names
+        self.analysis = analysis
+        self.primitives = primitives
+        self.errors = {**DEFAULT_ERRORS, **program.errors}
+
+    def states(self) -> list[StateCode]:
+        """Every reachable state, the start state first."""
+        order: list[str] = []
+        waiting = [self.program.parser.start]
+        while waiting:
+            name = waiting.pop(0)
+            if name in order:
+                continue
+            order.append(name)
+            transitions = self.program.parser.states[name].transitions
+            waiting += [t.state for t in transitions if t.state]
+        return [self._state(self.program.parser.states[name]) for name in order]
+
+    def _state(self, state: ParseState) -> StateCode:
+        statements = [s for op in state.ops for s in self._op(op, state)]
+        statements += self._transitions(state)
+        return StateCode(state.name, label(state.name), tuple(statements))
+
+    def _scope(self, state: ParseState, statements: list[str]) -> Scope:
+        def lookahead(value: Lookahead) -> str:
+            return self._lookahead(value, statements)
+
+        return Scope(self.names, lookahead=lookahead)
+
+    def _fail(self, error: str) -> str:
+        return f"{{ parser_error = {self.errors[error]}; goto parsed; }}"
+
+    def _op(self, op: ParserOp, state: ParseState) -> list[str]:
+        before: list[str] = []
+        scope = self._scope(state, before)
+        match op:
+            case Extract(header):
+                return self._extract(header)
+            case Assign(target, value):
+                text = compile_expression(value, scope)
+                return [*before, self.primitives.assign(target, text, scope)]
+            case Verify(condition, error):
+                fail = f"{{ parser_error = {compile_expression(error, scope)}; goto parsed; }}"
+                return [*before, f"if (!({compile_expression(condition, scope)})) {fail}"]
+            case Advance(bits):
+                count = constant(bits)
+                if count is not None and count % 8:
+                    raise Refused(f"advance by {count} bits in state {state.name}")
+                step = f"({compile_expression(bits, scope)}) >> 3"
+                return [*before, f"offset += (u32)({step});"]
+            case Primitive():
+                return self.primitives.compile(op, scope)
+
+    def _extract(self, name: str) -> list[str]:
+        header = self.program.header(name)
+        size = header.bytes
+        statements = [
+            f"if (bpf_skb_load_bytes(skb, offset, buffer, {size})) {self._fail('PacketTooShort')}",
+            *(
+                f"{self.names.field(FieldRef(name, f.name))} = {read_field('buffer', f)};"
+                for f in header.fields
+            ),
+            f"{self.names.valid(name)} = 1;",
+            *(
+                f"{self.names.original(ref)} = {self.names.field(ref)};"
+                for ref in self.analysis.tracked
+                if ref.header == name
+            ),
+        ]
+        if name in self.analysis.checked:
+            statements.append(f"{self.names.arrived(name)} = 1;")
+        return [*statements, f"offset += {size};"]
+
+    def _lookahead(self, value: Lookahead, statements: list[str]) -> str:
+        first = value.offset // 8
+        inside = FieldType("", value.width, value.offset - 8 * first)
+        size = (inside.offset + inside.width + 7) // 8
+        statements.append(
+            f"if (bpf_skb_load_bytes(skb, offset + {first}, buffer, {size})) "
+            f"{self._fail('PacketTooShort')}"
+        )
+        name = f"ahead_{value.offset}_{value.width}"
+        statements.append(f"u64 {name} = {read_field('buffer', inside)};")
+        return name
+
+    def _transitions(self, state: ParseState) -> list[str]:
+        statements: list[str] = []
+        scope = self._scope(state, statements)
+        key = [compile_expression(part, scope) for part in state.key]
+        for transition in state.transitions:
+            goto = f"goto {label(transition.state)};"
+            if transition.values is None:
+                return [*statements, goto]
+            statements.append(f"if ({_test(key, transition)}) {goto}")
+        return [*statements, self._fail("NoMatch")]
+
+
+def _test(key: list[str], transition: Transition) -> str:
+    values = transition.values or ()
+    masks = transition.masks or (None,) * len(values)
+    tests = []
+    for text, value, mask in zip(key, values, masks, strict=True):
+        if mask is None:
+            tests.append(f"{text} == {hexadecimal(value)}")
+        elif mask:
+            tests.append(f"({text} & {hexadecimal(mask)}) == {hexadecimal(value & mask)}")
+    return " && ".join(tests) or "1"

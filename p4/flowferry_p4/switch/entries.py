@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table entries: what the control plane asked for, kept beside the maps that hold it.
+
+The store is the authority for reads; the maps follow every change before the change is
+acknowledged. Counters are the other way round: only the kernel knows them.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from . import libbpf
+from .bmv2_json import Program, Table
+from .compiler import Kind, TableLayout
+from .compiler.names import mask
+
+COUNTER = struct.Struct("=QQ")
+_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+class EntryError(Exception):
+    """Base of what an entry can be refused for."""
+
+
+class EntryExists(EntryError):
+    pass
+
+
+class EntryMissing(EntryError):
+    pass
+
+
+class TableFull(EntryError):
+    pass
+
+
+class TableConstant(EntryError):
+    pass
+
+
+@dataclass(frozen=True)
+class FieldMatch:
+    """What one key field must be.
+
+    `second` is the mask (ternary, optional), the prefix length (lpm), the end (range), or unused.
+    """
+
+    value: int
+    second: int = 0
+
+
+@dataclass(frozen=True)
+class Key:
+    match: tuple[FieldMatch, ...]
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """An action by the id it has in the BMv2 JSON, and its arguments."""
+
+    action: int
+    arguments: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    key: Key
+    call: Call
+    slot: int
+    """The entry's place among the table's counters."""
+
+
+class CounterMap:
+    """A per-CPU array of packet and byte counts."""
+
+    def __init__(self, counters: libbpf.Map) -> None:
+        self._map = counters
+        self._size = COUNTER.size * libbpf.possible_cpus()
+
+    def read(self, index: int) -> Counts:
+        raw = self._map.lookup(struct.pack("=I", index), self._size)
+        pairs = list(COUNTER.iter_unpack(raw))
+        return Counts(sum(p for p, _ in pairs), sum(b for _, b in pairs))
+
+    def write(self, index: int, counts: Counts = Counts()) -> None:
+        """Set the total: the first CPU carries it, the others start at zero."""
+        value = COUNTER.pack(counts.packets, counts.bytes).ljust(self._size, b"\0")
+        self._map.update(struct.pack("=I", index), value)
+
+
+def encode_value(layout: TableLayout, call: Call, slot: int) -> bytes:
+    padded = call.arguments + (0,) * (layout.arguments - len(call.arguments))
+    return struct.pack(f"=II{layout.arguments}Q", call.action, slot, *padded)
+
+
+def encode_key(layout: TableLayout, key: Key) -> bytes:
+    """The key of a hash or trie map, as the generated C lays it out."""
+    values = [key.match[p.position] for p in layout.parts]
+    if layout.kind is Kind.HASH:
+        codes = "".join(_CODES[size] for size in layout.key_sizes)
+        return struct.pack(f"={codes}{layout.padding}x", *(v.value for v in values))
+    data = b""
+    length = 0
+    for part, size, match in zip(layout.parts, layout.key_sizes, values, strict=True):
+        value = match.value
+        bits = 8 * size
+        if part.match == "lpm":
+            value <<= bits - part.width
+            bits = match.second
+        data += value.to_bytes(size, "big")
+        length += bits
+    return struct.pack("=I", length) + data
+
+
+def encode_rule(layout: TableLayout, key: Key) -> bytes:
+    """Mask, lowest and highest value of each field: every match kind fits."""
+    masks, lows, highs = [], [], []
+    for part in layout.parts:
+        match = key.match[part.position]
+        full = mask(part.width)
+        low = high = match.value
+        keep = full
+        if part.match == "lpm":
+            keep = full ^ mask(part.width - match.second)
+        elif part.match in ("ternary", "optional"):
+            keep = match.second
+        elif part.match == "range":
+            high = match.second
+        masks.append(keep)
+        lows.append(low)
+        highs.append(high)
+    return struct.pack(f"={3 * len(masks)}Q", *masks, *lows, *highs)
+
+
+class TableStore:
+    """The entries of one table."""
+
+    def __init__(
+        self, table: Table, layout: TableLayout, maps: libbpf.Object, program: Program
+    ) -> None:
+        self.table = table
+        self.layout = layout
+        self.program = program
+        self.entries: dict[Key, Entry] = {}
+        self._free = list(range(layout.size - 1, -1, -1))
+        self._defaults = maps.map("default_entries")
+        keyless = layout.kind is Kind.KEYLESS
+        self._map = None if keyless else maps.map(f"table_{layout.ident}")
+        self.counters = (
+            CounterMap(maps.map(f"counts_of_{layout.ident}"))
+            if layout.counted and not keyless
+            else None
+        )
+        self._scan = _Scan(layout, maps) if layout.kind is Kind.SCAN else None
+        self.initial_default = (
+            Call(table.default.action, table.default.data) if table.default else None
+        )
+        self.default = self.initial_default
+        self._write_default()
+        for entry in table.entries:
+            matches = tuple(FieldMatch(value, second or 0) for value, second in entry.match)
+            self._insert(Key(matches, entry.priority), Call(entry.action, entry.data))
+
+    @property
+    def constant(self) -> bool:
+        return bool(self.table.entries)
+
+    def _refuse_constant(self) -> None:
+        if self.constant:
+            raise TableConstant(f"the entries of table {self.table.name} are constant")
+
+    def insert(self, key: Key, call: Call) -> None:
+        self._refuse_constant()
+        self._insert(key, call)
+
+    def _insert(self, key: Key, call: Call) -> None:
+        if key in self.entries:
+            raise EntryExists(f"table {self.table.name} already has this entry")
+        if not self._free:
+            raise TableFull(f"table {self.table.name} is full ({self.layout.size} entries)")
+        entry = Entry(key, call, self._free.pop())
+        if self.counters:
+            self.counters.write(entry.slot)
+        try:
+            self._put(entry)
+        except OSError as error:
+            self._free.append(entry.slot)
+            raise TableFull(f"table {self.table.name} takes no more: {error.strerror}") from error
+        self.entries[key] = entry
+
+    def modify(self, key: Key, call: Call) -> None:
+        self._refuse_constant()
+        entry = replace(self.find(key), call=call)
+        self._put(entry)
+        self.entries[key] = entry
+
+    def delete(self, key: Key) -> None:
+        self._refuse_constant()
+        entry = self.find(key)
+        if self._scan:
+            self._scan.remove(entry)
+        elif self._map:
+            self._map.delete(encode_key(self.layout, key))
+        del self.entries[key]
+        self._free.append(entry.slot)
+
+    def find(self, key: Key) -> Entry:
+        try:
+            return self.entries[key]
+        except KeyError:
+            raise EntryMissing(f"table {self.table.name} has no such entry") from None
+
+    def set_default(self, call: Call | None) -> None:
+        """Set the default action; None goes back to the program's own."""
+        if self.table.default is not None and self.table.default.const:
+            raise TableConstant(f"the default action of table {self.table.name} is constant")
+        self.default = call or self.initial_default
+        self._write_default()
+
+    def counts(self, entry: Entry) -> Counts:
+        return self.counters.read(entry.slot) if self.counters else Counts()
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self.entries.values()))
+
+    def _put(self, entry: Entry) -> None:
+        if self._scan:
+            self._scan.put(entry)
+        elif self._map:
+            value = encode_value(self.layout, entry.call, entry.slot)
+            self._map.update(encode_key(self.layout, entry.key), value)
+
+    def _write_default(self) -> None:
+        if self.default is None or (self.table.default and self.table.default.const):
+            return  # a constant one is compiled in
+        slots = self._default_slots
+        padded = self.default.arguments + (0,) * (slots - len(self.default.arguments))
+        value = struct.pack(f"=II{slots}Q", self.default.action, 0, *padded)
+        self._defaults.update(struct.pack("=I", self.layout.number), value)
+
+    @property
+    def _default_slots(self) -> int:
+        """All defaults share a map, so all have room for the longest."""
+        tables = [*self.program.ingress.tables.values(), *self.program.egress.tables.values()]
+        actions = {a for t in tables for a in t.actions.values()}
+        return max([1, *(len(self.program.actions[a].parameters) for a in actions)])
+
+
+class _Scan:
+    """A linearly searched table: rules in order of priority, in two banks."""
+
+    def __init__(self, layout: TableLayout, maps: libbpf.Object) -> None:
+        self.layout = layout
+        self._rules = maps.map(f"table_{layout.ident}")
+        self._bank = maps.map(f"bank_of_{layout.ident}")
+        self._ordered: list[tuple[int, int, Entry]] = []
+        self._arrivals = 0
+        self._active = 0
+
+    def put(self, entry: Entry) -> None:
+        for i, (rank, arrival, old) in enumerate(self._ordered):
+            if old.key == entry.key:
+                self._ordered[i] = (rank, arrival, entry)
+                break
+        else:
+            self._arrivals += 1
+            item = (-entry.key.priority, self._arrivals, entry)
+            insort(self._ordered, item, key=lambda i: i[:2])
+        self._publish()
+
+    def remove(self, entry: Entry) -> None:
+        self._ordered = [item for item in self._ordered if item[2].key != entry.key]
+        self._publish()
+
+    def _publish(self) -> None:
+        bank = 1 - self._active
+        first = bank * self.layout.size
+        for i, (_, _, entry) in enumerate(self._ordered):
+            rule = encode_rule(self.layout, entry.key)
+            value = encode_value(self.layout, entry.call, entry.slot)
+            self._rules.update(struct.pack("=I", first + i), rule + value)
+        self._bank.update(struct.pack("=I", 0), struct.pack("=II", first, len(self._ordered)))
+        self._active = bank

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few functions of libbpf 1.x that the switch needs, through ctypes.
+
+Of libbpf only what has been in it since 1.0 is used, so Debian 12 (1.1) and 13 (1.5) behave alike:
+tcx links, which 1.1 does not know, go through the generic bpf_link_create.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+from .errors import CompileFailed, ToolMissing
+
+TCX_INGRESS = 46
+ANY, NOEXIST, EXIST = 0, 1, 2
+
+_LOG_SIZE = 1 << 22
+
+
+class _OpenOptions(ctypes.Structure):
+    """struct bpf_object_open_opts."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("object_name", ctypes.c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", ctypes.c_char_p),
+        ("unused", ctypes.c_uint32),
+        ("kconfig", ctypes.c_char_p),
+        ("btf_custom_path", ctypes.c_char_p),
+        ("kernel_log_buf", ctypes.c_void_p),
+        ("kernel_log_size", ctypes.c_size_t),
+        ("kernel_log_level", ctypes.c_uint32),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError:
+        raise ToolMissing(
+            "libbpf.so.1 is not on this host; the switch loads its programs with it "
+            "(Debian, Ubuntu: apt-get install libbpf1)"
+        ) from None
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+    for name, result, arguments in (
+        ("bpf_object__open_mem", pointer, (text, ctypes.c_size_t, pointer)),
+        ("bpf_object__load", number, (pointer,)),
+        ("bpf_object__close", None, (pointer,)),
+        ("bpf_object__find_map_fd_by_name", number, (pointer, text)),
+        ("bpf_object__find_program_by_name", pointer, (pointer, text)),
+        ("bpf_program__fd", number, (pointer,)),
+        ("bpf_map_update_elem", number, (number, pointer, pointer, u64)),
+        ("bpf_map_lookup_elem", number, (number, pointer, pointer)),
+        ("bpf_map_delete_elem", number, (number, pointer)),
+        ("bpf_link_create", number, (number, number, u32, pointer)),
+        ("bpf_link_update", number, (number, number, pointer)),
+        ("libbpf_num_possible_cpus", number, ()),
+        ("libbpf_set_print", pointer, (pointer,)),
+    ):
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    library.libbpf_set_print(None)  # errors are reported through exceptions, with the log
+    return library
+
+
+def check() -> None:
+    """Raise ToolMissing when libbpf is not there."""
+    _library()
+
+
+def _fail(code: int) -> OSError:
+    return OSError(-code, os.strerror(-code))
+
+
+class Map:
+    """A BPF map, by its file descriptor."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        self.fd = fd
+        self.name = name
+
+    def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
+        code = _library().bpf_map_update_elem(self.fd, key, value, flags)
+        if code:
+            raise _fail(code)
+
+    def lookup(self, key: bytes, size: int) -> bytes:
+        value = ctypes.create_string_buffer(size)
+        code = _library().bpf_map_lookup_elem(self.fd, key, value)
+        if code:
+            raise _fail(code)
+        return value.raw
+
+    def delete(self, key: bytes) -> None:
+        code = _library().bpf_map_delete_elem(self.fd, key)
+        if code:
+            raise _fail(code)
+
+
+class Object:
+    """A loaded BPF object: its program and its maps live until close()."""
+
+    def __init__(self, image: bytes, program: str) -> None:
+        library = _library()
+        log = ctypes.create_string_buffer(_LOG_SIZE)
+        options = _OpenOptions(
+            sz=ctypes.sizeof(_OpenOptions),
+            object_name=b"flowferry",
+            kernel_log_buf=ctypes.addressof(log),
+            kernel_log_size=_LOG_SIZE,
+        )
+        handle = library.bpf_object__open_mem(image, len(image), ctypes.byref(options))
+        if not handle:
+            error = ctypes.get_errno()
+            raise CompileFailed(f"libbpf cannot read the compiled program: {os.strerror(error)}")
+        self._handle: int | None = handle
+        code = library.bpf_object__load(handle)
+        if code:
+            self.close()
+            raise CompileFailed(_load_failure(code, log.value))
+        self.program_fd: int = library.bpf_program__fd(
+            library.bpf_object__find_program_by_name(handle, program.encode())
+        )
+
+    def map(self, name: str) -> Map:
+        fd = _library().bpf_object__find_map_fd_by_name(self._handle, name.encode())
+        if fd < 0:
+            raise CompileFailed(f"the compiled program has no map {name}")
+        return Map(fd, name)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            _library().bpf_object__close(self._handle)
+            self._handle = None
+
+
+def _load_failure(code: int, log: bytes) -> str:
+    reason = os.strerror(-code)
+    hint = " (loading BPF programs needs root)" if -code == 1 else ""
+    tail = "\n".join(log.decode(errors="replace").strip().splitlines()[-25:])
+    return f"the kernel does not load the program: {reason}{hint}" + (f"\n{tail}" if tail else "")
+
+
+def create_link(program_fd: int, ifindex: int, attach_type: int) -> int:
+    """Attach a program; the attachment ends with the returned file descriptor."""
+    fd = int(_library().bpf_link_create(program_fd, ifindex, attach_type, None))
+    if fd < 0:
+        raise _fail(fd)
+    return fd
+
+
+def update_link(link_fd: int, program_fd: int) -> None:
+    """Put another program in the place of a link's."""
+    code = _library().bpf_link_update(link_fd, program_fd, None)
+    if code:
+        raise _fail(code)
+
+
+@cache
+def possible_cpus() -> int:
+    return int(_library().libbpf_num_possible_cpus())
