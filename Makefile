@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target installs what it needs first; downloads and builds are cached outside the repository.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowferry
+VENV := $(CACHE)/venv-$(shell sha256sum requirements.lock.txt | cut -c1-12)
+export PATH := $(VENV)/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/p4
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+# clang, libbpf and bpftool: the embedded switch; mmdebstrap: the lab's root; the rest: lab and tests.
+PACKAGES := python3-venv git mmdebstrap clang llvm libbpf1 libbpf-dev bpftool iproute2 ethtool \
+            openssh-client tcpdump podman uidmap debian-archive-keyring ca-certificates zstd
+SWITCH ?= 198.18.0.2:9559
+
+.PHONY: help
+help: ## explain the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: packages
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then echo "installing:" $$missing; \
+	  [ "$$(id -u)" = 0 ] || { echo "run as root, or install first: apt-get install" $$missing; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+$(VENV)/.ready: requirements.lock.txt
+	@echo "python packages into $(VENV)"
+	@python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.lock.txt && touch $@
+
+.PHONY: install
+install: packages $(VENV)/.ready
+
+.PHONY: test
+test: lint unit integration system ## everything: lint, unit, integration and system tests
+
+.PHONY: lint
+lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
+	ruff check .
+	ruff format --check .
+	mypy -p flowferry_p4
+	mypy -p ansible_collections.flowferry.core.plugins.module_utils
+	yamllint -s .
+	ansible-lint -q
+
+.PHONY: unit
+unit: install ## tests that need neither root nor a switch
+	pytest tests/unit
+
+.PHONY: integration
+integration: install ## tests against a running switch, in network namespaces of their own (root)
+	pytest tests/integration
+
+.PHONY: system
+system: install ## tests of the lab and of migrations (root)
+	pytest tests/system
+
+.PHONY: lab
+lab: install ## build and start the embedded lab
+	ansible-playbook playbooks/lab.yml
+
+.PHONY: lab-status
+lab-status: install ## what the lab is made of and what runs in it
+	ansible-playbook playbooks/lab_status.yml
+
+.PHONY: clean
+clean: install ## end the lab; leaves nothing but the cache
+	ansible-playbook playbooks/teardown.yml
+
+.PHONY: p4
+p4: install ## compile the P4 program (needs p4c on PATH)
+	python3 p4/compile.py
+
+.PHONY: lock
+lock: ## write requirements.lock.txt from requirements.txt
+	@tmp=$$(mktemp -d) && python3 -m venv $$tmp && $$tmp/bin/pip install -q -r requirements.txt && \
+	{ echo "# Written by \`make lock\` from requirements.txt, for Python 3.11. Do not edit."; $$tmp/bin/pip freeze; } > requirements.lock.txt; rm -rf $$tmp
