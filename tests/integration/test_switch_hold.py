@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hold, packet-in, packet-out past the hold: what a migration does with a connection."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from finsy.proto import p4r
+from tests.integration.switch_bench import DEADLINE, Bench, Controller, bench, wait_until
+from tests.integration.switch_traffic import TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_ECHO, line, ping
+
+HELD_TO = 1
+ETHERNET = 14
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[Bench, Controller]]:
+    with bench(tmp_path) as made, made.controller() as controller:
+        controller.answer()
+        controller.set_pipeline()
+        made.add_routes(controller)
+        yield made, controller
+
+
+def ones_sum(data: bytes) -> int:
+    """One's complement sum of a byte string; 0xffff over data with a right checksum."""
+    data += b"\0" * (len(data) % 2)
+    total = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def assert_complete(frame: bytes, mtu: int = 1500) -> None:
+    """An ordinary frame: within the MTU, lengths and checksums right."""
+    assert len(frame) <= ETHERNET + mtu
+    assert frame[12:14] == b"\x08\x00"
+    packet = frame[ETHERNET:]
+    assert ones_sum(packet[:20]) == 0xFFFF, "IPv4 header checksum"
+    length = int.from_bytes(packet[2:4], "big")
+    assert length <= len(packet)
+    segment = packet[20:length]
+    protocol = packet[9]
+    if protocol == 17 and segment[6:8] == b"\0\0":
+        return
+    pseudo = packet[12:20] + bytes([0, protocol]) + len(segment).to_bytes(2, "big")
+    assert ones_sum(pseudo + segment) == 0xFFFF, "transport checksum"
+
+
+def metadata(packet: p4r.PacketIn) -> dict[int, int]:
+    return {m.metadata_id: int.from_bytes(m.value, "big") for m in packet.metadata}
+
+
+def drain(controller: Controller) -> list[p4r.PacketIn]:
+    packets = []
+    while True:
+        try:
+            packets.append(controller.packets.get_nowait())
+        except queue.Empty:
+            return packets
+
+
+def hold(controller: Controller, address: str) -> None:
+    controller.insert("hold_to", {"address": address}, "buffer")
+    controller.insert("hold_from", {"address": address}, "buffer")
+
+
+def release(controller: Controller, address: str) -> None:
+    for table in ("hold_to", "hold_from"):
+        controller.write("DELETE", controller.names.entry(table, {"address": address}))
+
+
+def test_tcp_stream_is_held_and_goes_on(lab: tuple[Bench, Controller]) -> None:
+    """64 KB packets with partial checksums become ordinary frames, and nothing is lost."""
+    made, controller = lab
+    client, server = made.hosts
+    listener = server.python(TCP_SERVER, server.address, "7000")
+    assert line(listener) == "listening"
+    sender = client.python(TCP_CLIENT, server.address, "7000", "20", "pause")
+    assert line(sender) == "connected"
+    wait_until("the first piece passes", lambda: controller.direct_packets("route") > 720)
+
+    hold(controller, server.address)
+    assert sender.stdin is not None
+    sender.stdin.write("go on\n")
+    sender.stdin.flush()
+    counted = p4r.TableEntry(table_id=controller.names.tables["hold_to"].preamble.id)
+    counted.counter_data.SetInParent()
+
+    def all_up() -> p4r.CounterData | None:
+        (entry,) = controller.read_entries(counted)
+        packets = entry.counter_data.packet_count
+        return entry.counter_data if packets >= 10 and controller.packets.qsize() == packets else None
+
+    data = wait_until("a burst is held", all_up)
+    assert isinstance(data, p4r.CounterData)
+    held = drain(controller)
+
+    for packet in held:
+        assert_complete(packet.payload)
+        assert metadata(packet) == {1: client.number, 2: HELD_TO}
+    frames = sum(len(p.payload) for p in held)
+    assert frames > data.byte_count, "no packet was segmented on its way up"
+
+    for packet in held:
+        controller.packet_out(packet.payload, past_hold=1)
+    release(controller, server.address)
+    for late in drain(controller):
+        assert_complete(late.payload)
+        controller.packet_out(late.payload, past_hold=1)
+    word, _ = line(sender).split()
+    assert word == "ok"
+    assert line(listener).startswith("done")
+
+
+def test_udp_is_held_and_delivered_in_order(lab: tuple[Bench, Controller]) -> None:
+    made, controller = lab
+    client, server = made.hosts
+    echo = server.python(UDP_ECHO, server.address, "7001")
+    assert line(echo) == "listening"
+    try:
+        controller.insert("hold_to", {"address": server.address}, "buffer")
+        sender = client.python(UDP_CLIENT, server.address, "7001")
+        packet = controller.packets.get(timeout=DEADLINE)
+        assert_complete(packet.payload)
+        assert metadata(packet) == {1: client.number, 2: HELD_TO}
+        controller.packet_out(packet.payload, past_hold=1)
+        controller.write("DELETE", controller.names.entry("hold_to", {"address": server.address}))
+        for late in drain(controller):
+            controller.packet_out(late.payload, past_hold=1)
+        assert line(sender).startswith("ok")
+    finally:
+        echo.kill()
+        echo.wait()
+
+
+def test_hold_drop_counts(lab: tuple[Bench, Controller]) -> None:
+    made, controller = lab
+    client, server = made.hosts
+    controller.insert("hold_to", {"address": server.address}, "drop")
+    assert ping(client, server.address, 1) == 0
+    assert controller.direct_packets("hold_to") == 1
+    assert controller.counter("dropped", 8) == 1
+    assert controller.packets.empty()
+
+
+def test_packet_out_leaves_unchanged(lab: tuple[Bench, Controller]) -> None:
+    """past_hold=0: out of the named port as it is, whatever it is."""
+    made, controller = lab
+    _, server = made.hosts
+    frame = bytes.fromhex("02ff0000090c" "020000000099" "88b5") + b"flowferry" + bytes(60)
+    code = (
+        "import socket\n"
+        "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5))\n"
+        "s.bind(('data0', 0x88b5)); s.settimeout(10)\n"
+        "print('listening'); print(s.recv(2048).hex())\n"
+    )
+    listener = server.python(code)
+    assert line(listener) == "listening"
+    controller.packet_out(frame, port=server.number)
+    assert bytes.fromhex(line(listener)) == frame
+    listener.wait(DEADLINE)
+
+
+def test_guard_drops_by_port_and_source(lab: tuple[Bench, Controller]) -> None:
+    made, controller = lab
+    client, server = made.hosts
+    guard = {"ingress_port": server.number, "source": server.address}
+    controller.insert("guard", dict(guard), "drop")
+    assert ping(client, server.address, 1) == 0
+    assert controller.counter("dropped", 7) == 1
+    controller.write("DELETE", controller.names.entry("guard", dict(guard)))
+    assert ping(client, server.address, 1) == 1
