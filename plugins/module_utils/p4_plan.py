@@ -129,7 +129,12 @@ class Planner:
         after = dict(present)
         for change in changes:
             _apply(self.schema, change.update, after)
-        return Plan(list(present.values()), list(after.values()), changes)
+        # Sorted, so that what is equal looks equal, whatever order the switch has.
+        return Plan(
+            sorted(present.values(), key=entry_line),
+            sorted(after.values(), key=entry_line),
+            changes,
+        )
 
     def _wanted(self, present: Mapping[Ident, Entry]) -> dict[Ident, tuple[int, Entry]]:
         wanted: dict[Ident, tuple[int, Entry]] = {}
@@ -246,7 +251,7 @@ def entry_line(entry: Entry) -> str:
 
 def diff_text(entries: Iterable[Entry]) -> str:
     """Entries as the text of one side of a diff."""
-    return "".join(f"{line}\n" for line in sorted(entry_line(entry) for entry in entries))
+    return "".join(f"{entry_line(entry)}\n" for entry in entries)
 
 
 def refused(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import grpc
 from finsy.proto import p4r, rpc_code, rpc_status
@@ -147,7 +147,6 @@ def _each_update(error: grpc.RpcError, count: int) -> list[tuple[int, str, str]]
     return found
 
 
-def code_name(code: int) -> str:
+def code_name(code: Any) -> str:
     """Name of a canonical code: 6 is ALREADY_EXISTS."""
-    known = code in rpc_code.Code.values()
-    return rpc_code.Code.Name(code) if known else str(code)  # type: ignore[arg-type]
+    return str(rpc_code.Code.Name(code)) if code in rpc_code.Code.values() else str(code)

@@ -293,8 +293,8 @@ class Session:
 
     def _match_filter(self, table: Table, match: Mapping[str, object]) -> dict[str, Any]:
         """The normal form of the fields that were given, others being anything."""
-        exact = {name: fld for name, fld in table.fields.items() if fld.codec.mandatory}
-        probe = {name: 0 for name in exact} | dict(match)
+        exact = [name for name, fld in table.fields.items() if fld.codec.mandatory]
+        probe = {**dict.fromkeys(exact, 0), **match}
         priority = 1 if table.needs_priority else 0
         normal = self.schema.normalise(Entry(table.name, probe, priority=priority))
         return {name: normal.match.get(name) for name in match}
@@ -399,7 +399,7 @@ class _Stream:
         self.highest_election_id: int | None = None
         """That of the primary controller or, without one, of the last that the switch knew."""
         self.packet_in: tuple[Schema, PacketCallback] | None = None
-        self._call = session._stub.StreamChannel(iter(self._requests.get, None))
+        self._call: Any = session._stub.StreamChannel(iter(self._requests.get, None))
         self._reader = threading.Thread(
             target=self._receive, name=f"p4runtime {session.peer.address}", daemon=True
         )
@@ -436,7 +436,7 @@ class _Stream:
         self._requests.put(None)
         if threading.current_thread() is not self._reader:
             self._reader.join(timeout=1.0)
-        self._call.cancel()  # type: ignore[no-untyped-call]
+        self._call.cancel()
 
     def _receive(self) -> None:
         error: P4Error | None = None

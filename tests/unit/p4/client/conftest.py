@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-for directory in (HERE, HERE.parents[3] / "p4"):
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
+sys.path.insert(0, str(HERE))  # for the fake server
 
 from fake_server import FakeSwitch  # noqa: E402
 from flowferry_p4.client import Schema, Session  # noqa: E402

@@ -71,52 +71,52 @@ def test_full_names_are_understood_and_short_ones_come_back(schema: Schema) -> N
 @pytest.mark.parametrize(
     ("entry", "error", "message"),
     [
-        (dict(table="rute"), UnknownName,
+        (Entry(table="rute"), UnknownName,
          'the p4info has no table "rute"; did you mean "route"? it has: backend, filter, route'),
-        (dict(table="route", match={"dest": 1}), UnknownName,
+        (Entry(table="route", match={"dest": 1}), UnknownName,
          'table "route" has no match field "dest"; it has: destination'),
-        (dict(table="route", match={"destination": "198.19.0.1/24"}), BadValue,
+        (Entry(table="route", match={"destination": "198.19.0.1/24"}), BadValue,
          'table "route", match field "destination": \'198.19.0.1/24\' has bits beyond its prefix '
          "length; write 198.19.0.0/24"),
-        (dict(table="route", match={"destination": "198.19.0.0/33"}), BadValue,
+        (Entry(table="route", match={"destination": "198.19.0.0/33"}), BadValue,
          "the prefix length must be a number from 0 to 32"),
-        (dict(table="service", match={"address": 1, "protocol": 6}), BadValue,
+        (Entry(table="service", match={"address": 1, "protocol": 6}), BadValue,
          'table "service", match field "port": a value is missing'),
-        (dict(table="backend", match={"backend_id": 65536}), BadValue,
+        (Entry(table="backend", match={"backend_id": 65536}), BadValue,
          'match field "backend_id": 65536 is out of range, allowed is 0 to 65535 (bit<16>)'),
-        (dict(table="backend", match={"backend_id": 1}, action="forward"), UnknownName,
+        (Entry(table="backend", match={"backend_id": 1}, action="forward"), UnknownName,
          'table "backend" has no action "forward"; it has: NoAction, translate'),
-        (dict(table="backend", match={"backend_id": 1}, action="NoAction"), BadValue,
+        (Entry(table="backend", match={"backend_id": 1}, action="NoAction"), BadValue,
          "the program allows this action as the default only"),
-        (dict(table="backend", action="translate", is_default=True), BadValue,
+        (Entry(table="backend", action="translate", is_default=True), BadValue,
          "the program does not allow this action as the default"),
-        (dict(table="backend", match={"backend_id": 1}, action="translate", params={"port": 1}),
+        (Entry(table="backend", match={"backend_id": 1}, action="translate", params={"port": 1}),
          BadValue, 'action "translate": parameter "address" is missing'),
-        (dict(table="backend", match={"backend_id": 1}, action="translate", params={"prt": 1}),
+        (Entry(table="backend", match={"backend_id": 1}, action="translate", params={"prt": 1}),
          UnknownName, 'has no parameter "prt"; did you mean "port"?'),
-        (dict(table="backend", match={"backend_id": 1}, action="translate",
+        (Entry(table="backend", match={"backend_id": 1}, action="translate",
               params={"port": "x", "address": 1}),
          BadValue, 'action "translate", parameter "port": \'x\' is not an integer'),
-        (dict(table="backend", match={"backend_id": 1}, params={"port": 1}), BadValue,
+        (Entry(table="backend", match={"backend_id": 1}, params={"port": 1}), BadValue,
          "parameters are given, but no action"),
-        (dict(table="backend", match={"backend_id": 1}, action="translate",
+        (Entry(table="backend", match={"backend_id": 1}, action="translate",
               params={"port": 1, "address": 1}, priority=2), BadValue,
          "its entries have no priority"),
-        (dict(table="filter", match={"port": 80}, action="drop"), BadValue,
+        (Entry(table="filter", match={"port": 80}, action="drop"), BadValue,
          "each needs a priority above 0; the highest wins"),
-        (dict(table="filter", match={"port": "90..80"}, action="drop", priority=1), BadValue,
+        (Entry(table="filter", match={"port": "90..80"}, action="drop", priority=1), BadValue,
          "'90..80' ends before it begins; write 80..90"),
-        (dict(table="filter", match={"source": "10.1.0.0&&&255.0.0.0"}, action="drop", priority=1),
+        (Entry(table="filter", match={"source": "10.1.0.0&&&255.0.0.0"}, action="drop", priority=1),
          BadValue, "has bits outside its mask; write 10.0.0.0&&&255.0.0.0"),
-        (dict(table="route", match={"destination": 1}, action="drop", is_default=True), BadValue,
+        (Entry(table="route", match={"destination": 1}, action="drop", is_default=True), BadValue,
          "the default entry has neither match nor priority"),
     ],
 )  # fmt: skip
 def test_wrong_entries_are_explained(
-    schema: Schema, entry: dict[str, Any], error: type[P4Error], message: str
+    schema: Schema, entry: Entry, error: type[P4Error], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        schema.normalise(Entry(**entry))
+        schema.normalise(entry)
     assert message in str(caught.value)
 
 

@@ -15,11 +15,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-ROOT = Path(__file__).resolve().parents[4]
-CLIENT_TESTS = ROOT / "tests/unit/p4/client"
-for directory in (CLIENT_TESTS, ROOT / "p4", ROOT / "collections"):
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
+CLIENT_TESTS = Path(__file__).resolve().parents[2] / "p4/client"
+sys.path.insert(0, str(CLIENT_TESTS))  # for the fake server
 
 from fake_server import FakeSwitch  # noqa: E402
 
