@@ -313,10 +313,10 @@ class Session:
         elif defaults:
             asked.append(request.entities.add().table_entry)
             asked[1].is_default_action = True
+        if counters and table.has_counter:
+            asked[0].counter_data.SetInParent()
         for message in asked:
             message.table_id = table.id
-            if counters and table.has_counter:
-                message.counter_data.SetInParent()
 
     def read_counter(self, name: str, index: int | None = None) -> dict[int, Counter]:
         """Cells of an indirect counter, by index."""
@@ -358,9 +358,10 @@ class Session:
         try:
             self._stub.Write(request, timeout=self.timeout)
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.PERMISSION_DENIED:
-                raise self._not_primary() from None
-            raise self.peer.write_error(error, [update.label for update in updates]) from None
+            failure = self.peer.write_error(error, [update.label for update in updates])
+            if isinstance(failure, NotPrimary) and stream.wait_until_displaced():
+                failure = self._not_primary()
+            raise failure from None
 
     # -- packets
 
@@ -429,6 +430,14 @@ class _Stream:
                     )
         if session.closed.is_set():
             raise session.error or P4Error(f"{session.peer}: the session is closed")
+
+    def wait_until_displaced(self) -> bool:
+        """Whether another controller has the role, once a write was refused for that.
+
+        The refusal and the notice of it come on different ways, in any order.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.is_primary, timeout=1.0)
 
     def finish(self) -> None:
         """Half-close, so that the switch ends the stream; cancel if it does not."""

@@ -87,10 +87,8 @@ def test_an_id_below_the_highest_ever_seen_does_not_win(switch: FakeSwitch) -> N
 
 def test_the_displaced_controller_notices(switch: FakeSwitch) -> None:
     with Session.open(switch.address) as old, Session.open(switch.address, election_id=9) as new:
+        # Whether the notice or the refusal comes first makes no difference.
         with pytest.raises(NotPrimary, match=r"another controller is primary \(election id 9\)"):
-            # The switch refuses; whether the notice or the refusal comes first makes no difference.
-            old.write([Update("INSERT", backend(1))])
-            old.flush()
             old.write([Update("INSERT", backend(1))])
         new.write([Update("INSERT", backend(1))])
         assert not old.is_primary
