@@ -46,6 +46,7 @@ options:
       - Where the switch serves P4Runtime, as C(host:port).
       - Required unless O(state=rendered).
     type: str
+    required: false
 
   state:
     description:
