@@ -87,6 +87,12 @@ class Management:
     address: str
     interface: str = "mgmt0"
 
+    @property
+    def mac(self) -> str:
+        """The same after a restart, or this machine would ask the old one for half a minute."""
+        octets = self.address.partition("/")[0].split(".")
+        return "02:fe:" + ":".join(f"{int(octet):02x}" for octet in octets)
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -484,7 +490,9 @@ class Host:
         found: list[tuple[Interface | Management, str]] = []
         management = self.spec.management
         if management:
-            problem = _link_problem(present, management.interface, "", management.address)
+            problem = _link_problem(
+                present, management.interface, management.mac, management.address
+            )
             if problem or management.bridge not in interfaces_of(None):
                 found.append((management, problem or f"no bridge {management.bridge}"))
         for interface in self.spec.interfaces:
@@ -602,7 +610,7 @@ class Host:
         port = self._bridge_port
         run(
             *("ip", "link", "add", port, "type", "veth"),
-            *("peer", "name", link.interface, "netns", str(pid)),
+            *("peer", "name", link.interface, "address", link.mac, "netns", str(pid)),
         )
         run("ip", "link", "set", port, "master", link.bridge, "up")
         run("ip", "address", "add", link.address, "dev", link.interface, netns=pid)
