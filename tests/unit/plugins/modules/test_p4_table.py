@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+import grpc
 import pytest
 from fake_server import FakeSwitch
 from finsy.proto import p4r
@@ -343,6 +344,26 @@ def test_refused_updates_name_entry_code_and_remedy(
         {"backend_id": 3},
         {"backend_id": 4},
     ]
+
+
+def test_a_batch_that_is_refused_as_a_whole(
+    switch: FakeSwitch, run_module: RunModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overloaded(errors: Any, context: Any) -> None:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests")
+
+    monkeypatch.setattr(switch, "_fail", overloaded)
+    entries = [backend(number) for number in range(6)]
+    result = run_module("p4_table", address=switch.address, entries=entries)
+    assert result["failed"] and not result["changed"]
+    assert result["updates"] == []
+    (error,) = result["errors"]
+    assert (error["index"], error["key"], error["code"], error["message"]) == (
+        None,
+        "the whole batch",
+        "RESOURCE_EXHAUSTED",
+        "too many requests",
+    )
 
 
 def test_a_constant_table_is_refused_and_spared(run_module: RunModule, sample_path: Path) -> None:
