@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Controller side of flowferry.core.migration: starts the keeper and relays what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+_COLLECTION = Path(__file__).resolve().parents[2]
+_KEEPER = "ansible_collections.flowferry.core.plugins.plugin_utils.migration.keeper"
+
+
+class ActionModule(ActionBase):
+    """Hands the order to a keeper and returns its result."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: Any = None) -> dict[str, Any]:
+        """One migration; progress goes to the screen while it runs."""
+        super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "workload": {"type": "str", "required": True},
+                "destination": {"type": "str", "required": True},
+                "nodes": {"type": "dict", "required": True},
+                "switch": {"type": "dict", "required": True},
+                "certificates": {"type": "dict", "required": True, "no_log": True},
+            }
+        )
+        problem = _problem(arguments)
+        if problem:
+            return {"failed": True, "msg": problem}
+        p4info = _COLLECTION / "p4" / "compiled" / "flowferry.p4info.txtpb"
+        order = dict(arguments, check_mode=self._task.check_mode)
+        order["switch"] = dict(arguments["switch"], p4info=p4info.read_text())
+        return _carry_out(order)
+
+
+def _problem(arguments: dict[str, Any]) -> str:
+    destination, nodes = arguments["destination"], arguments["nodes"]
+    if destination not in nodes:
+        known = ", ".join(sorted(nodes)) or "none"
+        return f'destination "{destination}" is unknown or unreachable; nodes that answer: {known}'
+    for name, node in nodes.items():
+        missing = {"address", "port", "switch_port", "mac"} - set(node)
+        if missing:
+            return f"node {name} lacks {', '.join(sorted(missing))}; add it to the inventory"
+    return ""
+
+
+def _carry_out(order: dict[str, Any]) -> dict[str, Any]:
+    paths = [str(_COLLECTION.parents[2]), str(_COLLECTION / "p4")]
+    if not (_COLLECTION.parents[1].name == "ansible_collections"):
+        # A checkout: the link in collections/ leads back to the root.
+        paths[0] = str(_COLLECTION / "collections")
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([*paths, environment.get("PYTHONPATH", "")])
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", _KEEPER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C ends the playbook; the keeper then rolls back by itself
+        text=True,
+    )
+    assert keeper.stdin is not None and keeper.stdout is not None and keeper.stderr is not None
+    keeper.stdin.write(json.dumps(order, default=str) + "\n")
+    keeper.stdin.flush()
+    outcome: dict[str, Any] | None = None
+    for line in keeper.stdout:
+        event = json.loads(line)
+        if event["event"] in ("result", "failure"):
+            outcome = event
+        else:
+            display.display(_progress(event))
+    complaint = keeper.stderr.read()
+    keeper.wait()
+    return _result(outcome, complaint)
+
+
+def _progress(event: dict[str, Any]) -> str:
+    if event["event"] == "phase":
+        return f"  {event['name']:<11}{event['ms']:8.1f} ms"
+    if event["event"] == "recover":
+        return f"  recovering a migration that ended in phase {event['phase']}"
+    return "  rolling back"
+
+
+def _result(outcome: dict[str, Any] | None, complaint: str) -> dict[str, Any]:
+    if outcome is None:
+        return {
+            "failed": True,
+            "msg": "the keeper ended without a result; run the playbook again: it finishes or "
+            f"rolls back. {complaint[-1500:]}".strip(),
+            "failure": {"code": "keeper_lost", "message": complaint[-1500:], "details": ""},
+        }
+    if outcome["event"] == "failure":
+        failure = outcome["failure"]
+        return {"failed": True, "msg": failure["message"], "failure": failure}
+    result: dict[str, Any] = outcome["result"]
+    return result

@@ -1,0 +1,106 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration
+short_description: Move a container to another node with its connections
+version_added: 0.1.0
+description:
+  - Freezes a Podman container on its node, restores it on another one, and has the P4 switch hold
+    and then redirect its packets, so that established connections go on.
+  - Every failure before the redirect is rolled back, and the source serves on. A migration whose
+    controller died is finished or rolled back by the next run.
+  - Runs on the controller. M(flowferry.core.migration_helper) has to be started on the nodes first;
+    the playbook C(flowferry.core.migrate) does both.
+options:
+  workload:
+    description: Name of the container.
+    type: str
+    required: true
+  destination:
+    description: Name of the node to move it to, a key of O(nodes).
+    type: str
+    required: true
+  nodes:
+    description:
+      - The nodes that take part, by name. Each has C(address) and C(port) of its helper, its
+        C(switch_port), and the C(mac) address to which the switch sends the endpoint's packets.
+    type: dict
+    required: true
+  switch:
+    description: C(address) (host:port) and C(device_id) of the P4Runtime server.
+    type: dict
+    required: true
+  certificates:
+    description: The one-time certificates that the helpers were started with.
+    type: dict
+    required: true
+attributes:
+  check_mode:
+    description: Makes the full plan, with all its checks, and touches nothing.
+    support: full
+  diff_mode:
+    description: Nothing to compare; the plan is returned.
+    support: none
+  idempotent:
+    description: A workload that is on its destination already is left alone.
+    support: full
+author:
+  - The Flowferry authors (@flowferry)
+"""
+
+EXAMPLES = r"""
+- name: Move Redis to node2
+  flowferry.core.migration:
+    workload: redis
+    destination: node2
+    nodes:
+      node1: {address: 198.18.0.11, port: 40001, switch_port: 1, mac: "02:ff:00:00:00:0b"}
+      node2: {address: 198.18.0.12, port: 40002, switch_port: 2, mac: "02:ff:00:00:00:0c"}
+    switch: {address: "198.18.0.2:9559", device_id: 1}
+    certificates: "{{ migration_certificates.certificates }}"
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+phases:
+  description: The phases of the move in order, with their times in milliseconds.
+  returned: when moved
+  type: list
+  elements: dict
+  sample: [{name: hold, ms: 8.1}, {name: checkpoint, ms: 77.0}]
+hold_ms:
+  description: Time in milliseconds from the first packet that is held to the release.
+  returned: when moved
+  type: float
+image_bytes:
+  description: Size of the checkpoint in bytes.
+  returned: when moved
+  type: int
+held_packets:
+  description: Packets that were buffered by the hold and delivered.
+  returned: when moved
+  type: int
+overflow_packets:
+  description: Packets that did not fit the buffer and were dropped.
+  returned: when moved
+  type: int
+source:
+  description: The node where the workload was.
+  returned: success
+  type: str
+plan:
+  description: What was resolved before anything was touched.
+  returned: when the workload is not on its destination yet
+  type: dict
+recovered:
+  description: What was done about an unfinished earlier migration; empty when there was none.
+  returned: success
+  type: str
+failure:
+  description: C(code), C(message) and C(details) of what went wrong.
+  returned: failure
+  type: dict
+"""

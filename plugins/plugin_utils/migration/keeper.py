@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper: the process on the controller that owns the switch session, its buffer and the journal.
+
+It outlives the playbook. It reads its order, one JSON object, from standard input, and writes
+events, one JSON object a line, to standard output. When standard input ends the playbook has died:
+before the redirect the keeper rolls back, after it it finishes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import Any
+
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from flowferry_p4.client import P4Error, Session
+from flowferry_p4.client.traffic import EndpointTraffic
+
+from .journal import Journal
+from .move import Move
+from .remote import RemoteHelper
+
+
+class Keeper:
+    """One order: move a workload, or only plan it."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+        self.playbook_is_gone = threading.Event()
+        self.helpers = {
+            name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
+            for name, node in order["nodes"].items()
+        }
+        switch = order["switch"]
+        self.journal = Journal(switch["address"], order["workload"])
+        self.session = Session.open(
+            switch["address"], device_id=switch["device_id"], primary=not order["check_mode"]
+        )
+
+    def run(self) -> dict[str, Any]:
+        """The result of the order."""
+        recovered = self._recover()
+        source = self._find_source()
+        destination = self.order["destination"]
+        if source == destination:
+            self._check_route(destination)
+            return {"changed": bool(recovered), "recovered": recovered, "source": source}
+        plan = self._plan(source)
+        summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
+        if self.order["check_mode"]:
+            return summary
+        traffic = EndpointTraffic(self.session, plan["endpoint"]["address"])
+        return {**summary, **self._move(plan).run(traffic)}
+
+    def _recover(self) -> str:
+        """Finish or roll back what an earlier keeper left unfinished."""
+        found = self.journal.read()
+        if found is None:
+            return ""
+        if self.order["check_mode"]:
+            return f"would recover a migration that ended in phase {found['phase']}"
+        plan = found["plan"]
+        missing = {plan[end]["name"] for end in ("source", "destination")} - set(self.helpers)
+        if missing:
+            raise FlowferryError(
+                "nodes_missing",
+                f"an unfinished migration involves {', '.join(sorted(missing))}, which did not "
+                "take part in this run; make it reachable and run the playbook again",
+            )
+        report({"event": "recover", "phase": found["phase"]})
+        traffic = EndpointTraffic(self.session, plan["endpoint"]["address"])
+        return self._move(plan).recover(traffic)
+
+    def _move(self, plan: dict[str, Any]) -> Move:
+        return Move(
+            plan,
+            self.helpers[plan["source"]["name"]],
+            self.helpers[plan["destination"]["name"]],
+            self.journal,
+            report,
+            self.playbook_is_gone.is_set,
+        )
+
+    def _find_source(self) -> str:
+        """The one node where the workload is; a stopped namesake elsewhere counts as well."""
+        workload = self.order["workload"]
+        found = {name: helper.call("describe") for name, helper in self.helpers.items()}
+        holders = [name for name, about in found.items() if about is not None]
+        destination = self.order["destination"]
+        if not holders:
+            raise FlowferryError(
+                "unknown_workload",
+                f'no node has a container "{workload}"; asked: {", ".join(sorted(found))}. '
+                "`podman ps -a` on a node lists what there is",
+            )
+        others = [name for name in holders if name != destination]
+        if destination in holders and others:
+            raise FlowferryError(
+                "name_taken",
+                f'"{workload}" is on {", ".join(sorted(others))} and there is another container of '
+                f"that name on {destination}; rename or remove it there: podman rm {workload}",
+            )
+        if len(others) > 1:
+            raise FlowferryError(
+                "ambiguous_workload",
+                f'"{workload}" is on {", ".join(sorted(others))}; say which with -e source=NODE',
+            )
+        return holders[0]
+
+    def _check_route(self, node: str) -> None:
+        """On its destination already: then the switch must agree, and the container must run."""
+        about = self.helpers[node].call("check_source")
+        traffic = EndpointTraffic(self.session, about["endpoint"]["address"])
+        route = traffic.route()
+        if route is None or route.params["port"] != self.order["nodes"][node]["switch_port"]:
+            raise FlowferryError(
+                "route_mismatch",
+                f"the workload runs on {node}, but the switch routes its address "
+                f"{about['endpoint']['address']} elsewhere ({route}); correct the entry with "
+                "flowferry.core.p4_table",
+            )
+
+    def _plan(self, source: str) -> dict[str, Any]:
+        """Resolve and validate everything; nothing is touched."""
+        destination = self.order["destination"]
+        about = self.helpers[source].call("check_source")
+        self.helpers[destination].call("check_destination", about=about)
+        self.session.require_pipeline(self.order["switch"]["p4info"])
+        plan = {
+            "workload": self.order["workload"],
+            "about": about,
+            "endpoint": about["endpoint"],
+            "source": {"name": source, **self.order["nodes"][source]},
+            "destination": {"name": destination, **self.order["nodes"][destination]},
+        }
+        self._check_switch(plan)
+        return plan
+
+    def _check_switch(self, plan: dict[str, Any]) -> None:
+        address = plan["endpoint"]["address"]
+        traffic = EndpointTraffic(self.session, address)
+        route = traffic.route()
+        port = plan["source"]["switch_port"]
+        if route is None or route.params["port"] != port:
+            raise FlowferryError(
+                "route_mismatch",
+                f"the switch has no route entry for {address}/32 that leads to port {port} of "
+                f"{plan['source']['name']} (found: {route}); add it with flowferry.core.p4_table",
+            )
+        if traffic.is_held():
+            raise FlowferryError(
+                "already_held",
+                f"the endpoint {address} is held at the switch already, by another migration or "
+                "controller; wait for it, or delete its entries in hold_to and hold_from",
+            )
+
+    def watch_playbook(self) -> None:
+        """Standard input ends with the playbook."""
+
+        def wait() -> None:
+            sys.stdin.read()
+            self.playbook_is_gone.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+
+    def close(self) -> None:
+        """Let the helpers and the switch go."""
+        for helper in self.helpers.values():
+            helper.goodbye()
+        self.session.close()
+
+
+def report(event: dict[str, Any]) -> None:
+    """Tell the playbook, if it still listens."""
+    try:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def main() -> None:
+    """Read the order, carry it out, report the result or the failure."""
+    order = json.loads(sys.stdin.readline())
+    keeper = None
+    try:
+        keeper = Keeper(order)
+        keeper.watch_playbook()
+        report({"event": "result", "result": keeper.run()})
+    except FlowferryError as error:
+        report({"event": "failure", "failure": error.as_dict()})
+    except P4Error as error:
+        code = "".join("_" + c.lower() if c.isupper() else c for c in type(error).__name__)[1:]
+        report({"event": "failure", "failure": {"code": code, "message": str(error)}})
+    except Exception as error:  # the playbook must hear of anything
+        report({"event": "failure", "failure": {"code": "internal", "message": repr(error)}})
+        raise
+    finally:
+        if keeper is not None:
+            keeper.close()
+
+
+if __name__ == "__main__":
+    main()

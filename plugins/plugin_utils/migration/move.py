@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The migration protocol: plan, prepare, hold, checkpoint, transfer, restore, redirect, release, clean.
+
+Before the redirect every failure is undone in reverse order and the source serves on; after it
+there is only forward. Exactly one copy is ever heard. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from flowferry_p4.client.traffic import EndpointTraffic
+
+from .journal import Journal
+from .remote import RemoteHelper
+
+# Answers that are under way when requests are stopped get this long (seconds) to leave.
+DRAIN = 0.005
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Aborted(FlowferryError):
+    """Whoever asked for the migration is gone."""
+
+    def __init__(self) -> None:
+        super().__init__("aborted", "the playbook ended during the migration; it was rolled back")
+
+
+class Move:
+    """One migration of one workload.
+
+    ``plan`` holds ``workload``, ``source`` and ``destination`` (each ``name``, ``switch_port``,
+    ``mac``), and, after plan(), ``about`` (the source's description) and ``endpoint``.
+    """
+
+    def __init__(
+        self,
+        plan: dict[str, Any],
+        source: RemoteHelper,
+        destination: RemoteHelper,
+        journal: Journal,
+        report: Report,
+        aborted: Callable[[], bool],
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.destination = destination
+        self.journal = journal
+        self.report = report
+        self.aborted = aborted
+        self.phases: list[dict[str, Any]] = []
+        self.traffic: EndpointTraffic | None = None
+        self.image_bytes = 0
+
+    # -- phases
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Journal, time and report a phase; the request to abort is honoured before the commit."""
+        if self.aborted() and name not in ("release", "clean"):
+            raise Aborted
+        self.journal.write(self.plan, name)
+        started = time.monotonic()
+        yield
+        self.phases.append({"name": name, "ms": round((time.monotonic() - started) * 1000, 2)})
+        self.report({"event": "phase", **self.phases[-1]})
+        self._inject_fault(name)
+
+    def _inject_fault(self, phase: str) -> None:
+        """For the tests: end this process after the phase that FLOWFERRY_FAULT names."""
+        if os.environ.get("FLOWFERRY_FAULT") == f"{phase}:keeper":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self, traffic: EndpointTraffic) -> dict[str, Any]:
+        """The critical section and what surrounds it; returns the result of the migration."""
+        self.traffic = traffic
+        endpoint = self.plan["endpoint"]
+        held_since = 0.0
+        try:
+            with self.phase("prepare"):
+                self.destination.call("prepare", endpoint=endpoint)
+                peer = self.plan["destination"]
+                self.source.call("connect", host=peer["address"], port=peer["port"])
+            held_since = time.monotonic()
+            with self.phase("hold"):
+                traffic.hold_ingress()
+                time.sleep(DRAIN)
+                self.source.call("freeze", container_id=self.plan["about"]["id"])
+                traffic.hold_egress()
+            with self.phase("checkpoint"):
+                self.source.call("checkpoint")
+            with self.phase("transfer"):
+                self.image_bytes = self.source.call("transfer")["size"]
+            with self.phase("restore"):
+                self.destination.call("restore")
+            with self.phase("redirect"):
+                traffic.guard(self.plan["source"]["switch_port"])
+                traffic.redirect(self.plan["destination"]["switch_port"], peer["mac"])
+        except Exception as error:
+            if held_since == 0.0:
+                self.destination.call("discard", endpoint=endpoint)
+                self.journal.end()
+            elif not self._is_committed():
+                self.roll_back()
+            if held_since == 0.0 or not self._is_committed():
+                self._explain(error)
+                raise
+        return self.finish(held_since)
+
+    def _explain(self, error: Exception) -> None:
+        if isinstance(error, FlowferryError):
+            error.args = (f"{error}. The source serves on, with its connections.",)
+
+    def _is_committed(self) -> bool:
+        """The switch says whether the redirect took place."""
+        assert self.traffic is not None
+        route = self.traffic.route()
+        wanted = self.plan["destination"]["switch_port"]
+        return route is not None and bool(route.params["port"] == wanted)
+
+    def finish(self, held_since: float) -> dict[str, Any]:
+        """After the commit: let the traffic go, then take the source away."""
+        assert self.traffic is not None
+        ports = {self.plan["source"]["switch_port"], self.plan["destination"]["switch_port"]}
+        with self.phase("release"):
+            self.traffic.release(ports)
+        held = (time.monotonic() - held_since) * 1000
+        warnings = self._clean()
+        return {
+            "warnings": warnings,
+            "phases": self.phases,
+            "hold_ms": round(held, 2),
+            "image_bytes": self.image_bytes,
+            "held_packets": self.traffic.buffer.packets,
+            "overflow_packets": self.traffic.buffer.overflow,
+        }
+
+    def _clean(self) -> list[str]:
+        """Take the source away. A failure is reported and never fails the migration.
+
+        The guard stays until the source is proven gone, and so does the journal: running the
+        playbook again finishes it.
+        """
+        assert self.traffic is not None
+        try:
+            with self.phase("clean"):
+                self.source.call("remove", endpoint=self.plan["endpoint"])
+                self.traffic.unguard(self.plan["source"]["switch_port"])
+        except FlowferryError as error:
+            return [f"the source was not removed: {error}. Run the playbook again."]
+        self.journal.end()
+        return []
+
+    def roll_back(self) -> None:
+        """Before the commit: silence and remove the copy, let the source go on, let traffic go.
+
+        Every step can be repeated, so that a rollback that was itself interrupted is run again.
+        """
+        assert self.traffic is not None
+        traffic, port = self.traffic, self.plan["destination"]["switch_port"]
+        self.report({"event": "rollback"})
+        self.journal.write(self.plan, "rollback")
+        traffic.hold_ingress()
+        traffic.hold_egress()
+        traffic.guard(port)
+        self.destination.call("discard", endpoint=self.plan["endpoint"])
+        traffic.unguard(self.plan["source"]["switch_port"])
+        self.source.call("resume", container_id=self.plan["about"]["id"])
+        traffic.release({self.plan["source"]["switch_port"]})
+        traffic.unguard(port)
+        self.journal.end()
+
+    def recover(self, traffic: EndpointTraffic) -> str:
+        """Finish or roll back what an earlier keeper left; returns which of the two it was."""
+        self.traffic = traffic
+        if self._is_committed():
+            self.traffic.guard(self.plan["source"]["switch_port"])
+            self.finish(time.monotonic())
+            return "finished"
+        self.roll_back()
+        return "rolled back"
