@@ -3,7 +3,7 @@
 """Compile the P4 program into what a switch loads and a client reads.
 
     python p4/compile.py            writes p4/compiled/ (needs p4c-bm2-ss)
-    python p4/compile.py --check    says whether p4/compiled/ is what the program says (needs nothing)
+    python p4/compile.py --check    says whether p4/compiled/ is up to date (needs nothing)
 
 The results are committed, because p4c is in few package registries and takes minutes to build:
 whoever does not change the program never needs it. SOURCE.sha256 holds the hash of every program
