@@ -8,6 +8,7 @@ it shares a package with. gRPC goes over a unix socket, which namespaces do not 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import select
@@ -29,6 +30,7 @@ PROGRAM = ROOT / "p4" / "compiled" / "flowferry.json"
 P4INFO = ROOT / "p4" / "compiled" / "flowferry.p4info.txtpb"
 GATEWAY_MAC = "02:ff:00:00:00:01"
 DEADLINE = 20.0
+_serial = itertools.count(1)
 
 
 def wait_until(what: str, condition: Callable[[], object], seconds: float = DEADLINE) -> object:
@@ -53,7 +55,8 @@ class Namespace:
     """A network namespace that ends with the test."""
 
     def __init__(self, name: str) -> None:
-        self.name = f"{name}-{os.getpid()}"
+        self.name = f"{name}-{os.getpid()}-{next(_serial)}"
+        self._scripts: list[subprocess.Popen[str]] = []
         run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -65,15 +68,20 @@ class Namespace:
 
     def python(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """A Python script in the namespace; its output is read by the test."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(sys.executable, "-u", "-c", code, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._scripts.append(process)
+        return process
 
     def remove(self) -> None:
+        for process in self._scripts:
+            process.kill()
+            process.communicate()
         run("ip", "netns", "del", self.name, check=False)
 
 

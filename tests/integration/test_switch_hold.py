@@ -121,20 +121,16 @@ def test_udp_is_held_and_delivered_in_order(lab: tuple[Bench, Controller]) -> No
     client, server = made.hosts
     echo = server.python(UDP_ECHO, server.address, "7001")
     assert line(echo) == "listening"
-    try:
-        controller.insert("hold_to", {"address": server.address}, "buffer")
-        sender = client.python(UDP_CLIENT, server.address, "7001")
-        packet = controller.packets.get(timeout=DEADLINE)
-        assert_complete(packet.payload)
-        assert metadata(packet) == {1: client.number, 2: HELD_TO}
-        controller.packet_out(packet.payload, past_hold=1)
-        controller.write("DELETE", controller.names.entry("hold_to", {"address": server.address}))
-        for late in drain(controller):
-            controller.packet_out(late.payload, past_hold=1)
-        assert line(sender).startswith("ok")
-    finally:
-        echo.kill()
-        echo.wait()
+    controller.insert("hold_to", {"address": server.address}, "buffer")
+    sender = client.python(UDP_CLIENT, server.address, "7001")
+    packet = controller.packets.get(timeout=DEADLINE)
+    assert_complete(packet.payload)
+    assert metadata(packet) == {1: client.number, 2: HELD_TO}
+    controller.packet_out(packet.payload, past_hold=1)
+    controller.write("DELETE", controller.names.entry("hold_to", {"address": server.address}))
+    for late in drain(controller):
+        controller.packet_out(late.payload, past_hold=1)
+    assert line(sender).startswith("ok")
 
 
 def test_hold_drop_counts(lab: tuple[Bench, Controller]) -> None:
