@@ -15,7 +15,9 @@ from ansible.utils.display import Display
 
 display = Display()
 
-_COLLECTION = Path(__file__).resolve().parents[2]
+# .../ansible_collections/flowferry/core, by the path that Ansible found it at: in a checkout that is
+# the link in collections/, which must not be resolved.
+_COLLECTION = Path(__file__).absolute().parents[2]
 _KEEPER = "ansible_collections.flowferry.core.plugins.plugin_utils.migration.keeper"
 
 
@@ -60,9 +62,6 @@ def _problem(arguments: dict[str, Any]) -> str:
 
 def _carry_out(order: dict[str, Any]) -> dict[str, Any]:
     paths = [str(_COLLECTION.parents[2]), str(_COLLECTION / "p4")]
-    if not (_COLLECTION.parents[1].name == "ansible_collections"):
-        # A checkout: the link in collections/ leads back to the root.
-        paths[0] = str(_COLLECTION / "collections")
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join([*paths, environment.get("PYTHONPATH", "")])
     keeper = subprocess.Popen(

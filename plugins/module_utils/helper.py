@@ -15,7 +15,6 @@ import signal
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -38,8 +37,11 @@ class Operations:
     def __init__(self, workload: str, certificates: dict[str, str]) -> None:
         self.container = PodmanContainer(workload)
         self.certificates = certificates
-        # A checkpoint is the memory of a process: in memory, private, and gone afterwards.
-        self.directory = Path(tempfile.mkdtemp(prefix="flowferry-", dir="/dev/shm"))
+        # A checkpoint is the memory of a process: in memory, private, and gone afterwards. The name
+        # is fixed, so that the next helper removes what a killed one left.
+        self.directory = Path(f"/dev/shm/flowferry-{workload}")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(mode=0o700)
         self.received: Path | None = None
         self._sender: Sender | None = None
 
