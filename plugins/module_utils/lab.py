@@ -442,7 +442,7 @@ def _launch(spec: HostSpec, report: int) -> NoReturn:
             _become_init(spec)
         os.write(report, f"pid {pid}\n".encode())
         os._exit(0)
-    except BaseException as error:  # noqa: BLE001 - nothing above would report it
+    except BaseException as error:  # nothing above would report it
         os.write(report, f"error {error}\n".encode())
         os._exit(1)
 

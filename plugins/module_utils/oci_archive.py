@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import platform
 import tarfile
 import tempfile
@@ -62,7 +61,7 @@ def compress_layer(root: Path, target: BinaryIO) -> tuple[str, str, int]:
     # No name and no time in the gzip header: they would make every build another image.
     with (
         root.open("rb") as source,
-        gzip.GzipFile("", "wb", 6, packed, mtime=0) as layer,  # type: ignore[arg-type]
+        gzip.GzipFile("", "wb", 6, packed, mtime=0) as layer,
     ):
         while chunk := source.read(CHUNK):
             plain.update(chunk)
@@ -140,7 +139,7 @@ def write_archive(image: Image, path: Path) -> str:
                 for name, data in small.items():
                     _add(archive, name, io.BytesIO(data), len(data))
                 _add(archive, _blob_name(layer_at), layer, size)
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     return str(config_at["digest"]).partition(":")[2]
@@ -160,4 +159,3 @@ def _read_json(archive: tarfile.TarFile, name: str) -> Any:
         raise ValueError(f"{name} is no file in the archive")
     with member:
         return json.load(member)
-
