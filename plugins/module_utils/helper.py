@@ -43,6 +43,7 @@ class Operations:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o700)
         self.received: Path | None = None
+        self.arrived = threading.Event()
         self._sender: Sender | None = None
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -84,6 +85,8 @@ class Operations:
         return self._sender.send(self.directory / "checkpoint.tar")
 
     def restore(self) -> dict[str, Any]:
+        # The sender hears of the arrival a moment before it is noted here.
+        self.arrived.wait(10.0)
         if self.received is None:
             raise FlowferryError("restore_failed", "no checkpoint has arrived")
         return self.container.restore(self.received)
@@ -138,6 +141,7 @@ class Helper:
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
                 self._operations.received = receive(lines, self._operations.directory)
+                self._operations.arrived.set()
             elif hello.get("hello") == "keeper":
                 self._serve_keeper(lines)
         except (OSError, ssl.SSLError, ValueError) as error:
@@ -191,7 +195,7 @@ def _kill(pid: int) -> None:
 
 
 def _start_time(pid: int) -> str:
-    """Clock ticks since boot at which the process started; empty when there is none (or a zombie)."""
+    """Clock ticks since boot at which the process started; empty when it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
