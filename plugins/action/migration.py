@@ -15,8 +15,8 @@ from ansible.utils.display import Display
 
 display = Display()
 
-# .../ansible_collections/flowferry/core, by the path that Ansible found it at: in a checkout that is
-# the link in collections/, which must not be resolved.
+# .../ansible_collections/flowferry/core, by the path that Ansible found it at: in a checkout that
+# is the link in collections/, which must not be resolved.
 _COLLECTION = Path(__file__).absolute().parents[2]
 _KEEPER = "ansible_collections.flowferry.core.plugins.plugin_utils.migration.keeper"
 

@@ -18,10 +18,12 @@ options:
     type: str
     required: true
   address:
-    description: IPv4 address of the workload, the one that clients use. Needed for O(state=present).
+    description:
+      - IPv4 address of the workload, the one that clients use. Needed for O(state=present).
     type: str
   mac:
-    description: MAC address of the workload's interface. By default one that follows from O(address).
+    description:
+      - MAC address of the workload's interface. By default one that follows from O(address).
     type: str
   state:
     description: Whether the namespace should exist.
@@ -63,7 +65,6 @@ endpoint:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flowferry.core.plugins.module_utils import endpoint as endpoints
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 

@@ -27,7 +27,9 @@ options:
     type: int
     default: 0
   certificates:
-    description: One-time PEM texts C(ca), C(certificate) and C(key), from M(flowferry.core.migration).
+    description:
+      - One-time PEM texts C(ca), C(certificate) and C(key), from
+        M(flowferry.core.migration_certificates).
     type: dict
     required: true
 attributes:
@@ -65,7 +67,6 @@ workload:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flowferry.core.plugins.module_utils import helper
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.podman import PodmanContainer

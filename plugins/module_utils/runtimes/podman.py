@@ -207,7 +207,8 @@ class PodmanContainer:
         while state.read_text().strip() != wanted:
             if time.monotonic() > deadline:
                 raise FlowferryError(
-                    "freeze", f"{state} did not become {wanted} within 5 s: it is {state.read_text()}"
+                    "freeze",
+                    f"{state} did not become {wanted} within 5 s: it is {state.read_text()}",
                 )
             time.sleep(0.0005)
 
@@ -263,6 +264,6 @@ def check_criu() -> str:
 
 def _link(path: Path) -> str:
     try:
-        return os.readlink(path)
+        return str(path.readlink())
     except OSError:
         return ""

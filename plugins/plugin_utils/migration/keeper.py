@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper: the process on the controller that owns the switch session, its buffer and the journal.
+"""The keeper: the process on the controller that owns switch session, buffer and journal.
 
 It outlives the playbook. It reads its order, one JSON object, from standard input, and writes
 events, one JSON object a line, to standard output. When standard input ends the playbook has died:

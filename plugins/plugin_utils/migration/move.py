@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The migration protocol: plan, prepare, hold, checkpoint, transfer, restore, redirect, release, clean.
+"""The migration protocol: the phases of a move in their order, and the way back.
 
-Before the redirect every failure is undone in reverse order and the source serves on; after it
-there is only forward. Exactly one copy is ever heard. See docs/architecture.md.
+They are prepare, hold, checkpoint, transfer, restore, redirect, release and clean. Before the
+redirect every failure is undone in reverse order and the source serves on; after it there is only
+forward. Exactly one copy is ever heard. See docs/architecture.md.
 """
 
 from __future__ import annotations

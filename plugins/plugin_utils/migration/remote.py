@@ -16,7 +16,8 @@ class HelperLost(FlowferryError):
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(
             "helper_lost",
-            f"the helper on {node} is gone ({reason}); run the playbook again: it finishes or rolls back",
+            f"the helper on {node} is gone ({reason}); run the playbook again: it finishes or "
+            "rolls back",
         )
         self.node = node
 
@@ -39,7 +40,7 @@ class RemoteHelper:
         self._lines.send({"hello": "keeper"})
 
     def call(self, operation: str, **arguments: Any) -> Any:
-        """The result of an operation of the helper; its error is raised here, with the node's name."""
+        """The result of an operation of the helper; its error is raised here, naming the node."""
         try:
             self._lines.send({"op": operation, **arguments})
             answer = self._lines.receive()
