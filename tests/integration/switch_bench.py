@@ -107,7 +107,9 @@ class Host(Namespace):
 class SwitchProcess:
     """`python -m flowferry_p4.switch` in a namespace."""
 
-    def __init__(self, namespace: Namespace, socket: Path, ports: Sequence[str], *more: str) -> None:
+    def __init__(
+        self, namespace: Namespace, socket: Path, ports: Sequence[str], *more: str
+    ) -> None:
         self.address = f"unix:{socket}"
         arguments = [x for port in ports for x in ("-i", port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "p4")}
@@ -183,9 +185,7 @@ class Names:
             chosen = self.actions[action]
             result.action.action.action_id = chosen.preamble.id
             for parameter, value in zip(chosen.params, parameters, strict=True):
-                result.action.action.params.add(
-                    param_id=parameter.id, value=value_bytes(value)
-                )
+                result.action.action.params.add(param_id=parameter.id, value=value_bytes(value))
         return result
 
 
@@ -239,13 +239,13 @@ class Controller:
     def _read(self) -> None:
         try:
             for message in self._stream:
-                match message.WhichOneof("update"):
-                    case "arbitration":
-                        self.arbitrations.put(message.arbitration)
-                    case "packet":
-                        self.packets.put(message.packet)
-                    case "error":
-                        self.errors.put(message.error)
+                kind = message.WhichOneof("update")
+                if kind == "arbitration":
+                    self.arbitrations.put(message.arbitration)
+                elif kind == "packet":
+                    self.packets.put(message.packet)
+                elif kind == "error":
+                    self.errors.put(message.error)
         except grpc.RpcError as error:
             self.ended.put(error)
 

@@ -204,9 +204,7 @@ def test_the_bucket_is_the_documented_hash(lab: tuple[Bench, Controller]) -> Non
     controller.insert("bucket", {"service_id": 1, "bucket": bucket}, "to_backend", 1)
     controller.insert("backend", {"backend_id": 1}, "translate", server.address, 7001)
     datagram = (4242).to_bytes(2, "big") + (53).to_bytes(2, "big") + bytes([0, 12, 0, 0]) + b"flow"
-    frame = ethernet(
-        GATEWAY_MAC, client.mac, "0800", ipv4(client.address, VIRTUAL, UDP, datagram)
-    )
+    frame = ethernet(GATEWAY_MAC, client.mac, "0800", ipv4(client.address, VIRTUAL, UDP, datagram))
     client.python(EXCHANGE, "88b5", frame)
     wait_until("the datagram meets its bucket", lambda: controller.direct_packets("backend"))
     assert controller.counter("dropped", 4) == 0
@@ -271,9 +269,7 @@ def test_default_action_can_be_changed(lab: tuple[Bench, Controller]) -> None:
     entry = p4r.TableEntry(
         table_id=controller.names.tables["route"].preamble.id, is_default_action=True
     )
-    forward = controller.names.entry(
-        "route", {}, "forward", server.number, GATEWAY_MAC, server.mac
-    )
+    forward = controller.names.entry("route", {}, "forward", server.number, GATEWAY_MAC, server.mac)
     entry.action.CopyFrom(forward.action)
     controller.write("MODIFY", entry)
     assert ping(client, server.address, 1) == 1

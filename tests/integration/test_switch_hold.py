@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 from finsy.proto import p4r
+
 from tests.integration.switch_bench import DEADLINE, Bench, Controller, bench, wait_until
-from tests.integration.switch_traffic import TCP_CLIENT, TCP_SERVER, UDP_CLIENT, UDP_ECHO, line, ping
+from tests.integration.switch_traffic import (
+    TCP_CLIENT,
+    TCP_SERVER,
+    UDP_CLIENT,
+    UDP_ECHO,
+    line,
+    ping,
+)
 
 HELD_TO = 1
 ETHERNET = 14
@@ -93,7 +101,9 @@ def test_tcp_stream_is_held_and_goes_on(lab: tuple[Bench, Controller]) -> None:
     def all_up() -> p4r.CounterData | None:
         (entry,) = controller.read_entries(counted)
         packets = entry.counter_data.packet_count
-        return entry.counter_data if packets >= 10 and controller.packets.qsize() == packets else None
+        return (
+            entry.counter_data if packets >= 10 and controller.packets.qsize() == packets else None
+        )
 
     data = wait_until("a burst is held", all_up)
     assert isinstance(data, p4r.CounterData)
@@ -147,7 +157,7 @@ def test_packet_out_leaves_unchanged(lab: tuple[Bench, Controller]) -> None:
     """past_hold=0: out of the named port as it is, whatever it is."""
     made, controller = lab
     _, server = made.hosts
-    frame = bytes.fromhex("02ff0000090c" "020000000099" "88b5") + b"flowferry" + bytes(60)
+    frame = bytes.fromhex("02ff0000090c02000000009988b5") + b"flowferry" + bytes(60)
     code = (
         "import socket\n"
         "s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88b5))\n"

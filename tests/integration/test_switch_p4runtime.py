@@ -178,9 +178,15 @@ def test_batch_reports_each_update(primary: Controller) -> None:
     primary.write("INSERT", one)
     updates = [
         p4r.Update(type=kind, entity=p4r.Entity(table_entry=entry))
-        for kind, entry in (("INSERT", one), ("INSERT", two), ("MODIFY", route(primary, "9.9.9.9/32")))
+        for kind, entry in (
+            ("INSERT", one),
+            ("INSERT", two),
+            ("MODIFY", route(primary, "9.9.9.9/32")),
+        )
     ]
-    updates.append(p4r.Update(type="DELETE", entity=p4r.Entity(table_entry=route(primary, "8.8.8.8/32"))))
+    updates.append(
+        p4r.Update(type="DELETE", entity=p4r.Entity(table_entry=route(primary, "8.8.8.8/32")))
+    )
     error = failure(lambda: primary.write_updates(updates))
     assert error.code() is grpc.StatusCode.UNKNOWN
     assert [c for c, _ in batch_errors(error)] == [EXISTS, OK, NOT_FOUND, NOT_FOUND]

@@ -188,11 +188,13 @@ def test_clsact_where_there_is_no_tcx(namespace: Namespace) -> None:
         "print('replaced', flush=True)\nsys.stdin.readline()\n"
         "one.detach()\nprint('detached', flush=True)\n"
     )
-    process = namespace.python(f"import sys\nsys.path.insert(0, {str(ROOT / 'p4')!r})\n{code}", str(PROGRAM))
+    process = namespace.python(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'p4')!r})\n{code}", str(PROGRAM)
+    )
     assert process.stdout is not None and process.stdin is not None
     for expected, attached in (("clsact", 1), ("replaced", 1), ("detached", 0)):
         got = process.stdout.readline().strip()
-        assert got == expected, process.communicate(timeout=5)[1] if not got else got
+        assert got == expected, got or process.communicate(timeout=5)[1]
         assert programs(namespace) == attached
         if attached:
             process.stdin.write("\n")

@@ -16,7 +16,7 @@ _LIMIT = 1 << 16
 
 
 def election_number(message: p4r.Uint128) -> int:
-    return (message.high << 64) | message.low
+    return int(message.high) << 64 | int(message.low)
 
 
 @dataclass(eq=False)

@@ -91,8 +91,9 @@ class Text:
 
 Argument: TypeAlias = Expr | HeaderRef | CounterRef | CalculationRef | Text
 
-BINARY = frozenset("+ - * << >> == != > >= < <= and or & | ^ usat_cast".split())
-UNARY = frozenset("not ~ - d2b b2d".split())
+COMPARISONS = frozenset(["==", "!=", ">", ">=", "<", "<="])
+BINARY = COMPARISONS | {"+", "-", "*", "<<", ">>", "&", "|", "^", "and", "or", "usat_cast"}
+UNARY = frozenset(["not", "~", "-", "d2b", "b2d"])
 
 
 @dataclass(frozen=True)
@@ -646,9 +647,7 @@ class _Reader:
     def _conditional(self, node: Json) -> Conditional:
         source = _source(node)
         condition = self.expression(node["expression"], source)
-        return Conditional(
-            node["name"], condition, node["true_next"], node["false_next"], source
-        )
+        return Conditional(node["name"], condition, node["true_next"], node["false_next"], source)
 
     # checksums, counters, deparser
     def _calculation(self, node: Json) -> Calculation:

@@ -35,9 +35,7 @@ class Refused(SwitchError):
         where = f"{source}: " if source else ""
         fragment = f" in '{source.fragment}'" if source and source.fragment else ""
         more = f"; {hint}" if hint else ""
-        super().__init__(
-            f"{where}the embedded switch does not support {construct}{fragment}{more}"
-        )
+        super().__init__(f"{where}the embedded switch does not support {construct}{fragment}{more}")
 
 
 class ToolMissing(SwitchError):

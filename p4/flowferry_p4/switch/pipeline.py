@@ -141,9 +141,7 @@ class Pipeline:
             return counters, range(size)
         index = message.index.index
         if not 0 <= index < size:
-            raise RpcFailure(
-                grpc.StatusCode.OUT_OF_RANGE, f"counter {name} has no index {index}"
-            )
+            raise RpcFailure(grpc.StatusCode.OUT_OF_RANGE, f"counter {name} has no index {index}")
         return counters, range(index, index + 1)
 
     # reading

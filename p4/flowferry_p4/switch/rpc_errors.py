@@ -55,9 +55,7 @@ def abort_batch(context: grpc.ServicerContext, results: Sequence[RpcFailure | No
     raise AssertionError("unreachable: abort raises")
 
 
-def _details(
-    results: Sequence[RpcFailure | None], message: str, with_messages: bool
-) -> bytes:
+def _details(results: Sequence[RpcFailure | None], message: str, with_messages: bool) -> bytes:
     status = rpc_status.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=message)
     for result in results:
         error = p4r.Error(canonical_code=result.number if result else 0)

@@ -71,7 +71,9 @@ class TableSchema:
             FieldSchema(f.id, f.name, f.bitwidth, f.match_type) for f in info.match_fields
         )
         self._check_fields(table)
-        self.actions = {ref.id: self._action(ref, actions[ref.id], table) for ref in info.action_refs}
+        self.actions = {
+            ref.id: self._action(ref, actions[ref.id], table) for ref in info.action_refs
+        }
         self._by_number = {a.number: a for a in self.actions.values()}
         self.prioritised = any(f.kind in (TERNARY, RANGE, OPTIONAL) for f in self.fields)
         self.direct_resources = tuple(info.direct_resource_ids)
@@ -280,9 +282,7 @@ class Schema:
             if name not in tables:
                 raise BadProgram(f"the BMv2 JSON has no table {name}, which P4Info names")
             self.tables[info.preamble.id] = TableSchema(info, tables[name], actions)
-        self.direct_counters = {
-            c.preamble.id: c.direct_table_id for c in p4info.direct_counters
-        }
+        self.direct_counters = {c.preamble.id: c.direct_table_id for c in p4info.direct_counters}
         self.counters = {c.preamble.id: c.preamble.name for c in p4info.counters}
         for name in self.counters.values():
             if name not in program.counters:

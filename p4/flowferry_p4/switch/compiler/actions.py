@@ -24,9 +24,7 @@ class ActionCode:
 
 def compile_action(action: Action, names: Names, primitives: Primitives) -> ActionCode:
     """p4c turns `if` inside of actions into jumps over primitives; C has goto for them."""
-    targets = {
-        _target(p, action) for p in action.primitives if p.op in JUMPS
-    }
+    targets = {_target(p, action) for p in action.primitives if p.op in JUMPS}
     statements: list[str] = []
     for index, primitive in enumerate(action.primitives):
         if index in targets:

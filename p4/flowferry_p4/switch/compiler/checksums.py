@@ -17,7 +17,6 @@ from .analysis import Analysis
 from .expressions import Scope, compile_expression
 from .names import Names, Placed, hexadecimal, identifier, sum_words, write_bytes
 
-
 CRC_POLYNOMIALS = {"crc32": 0xEDB88320, "crc16": 0xA001}
 """Reflected polynomials of the CRCs that BMv2 calls so."""
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..bmv2_json import Bool, Const, Expr, FieldRef, Lookahead, Op, Param, Valid
+from ..bmv2_json import COMPARISONS, Bool, Const, Expr, FieldRef, Lookahead, Op, Param, Valid
 from ..errors import Refused, Source
 from .names import Names, hexadecimal, mask
 
-COMPARISONS = {"==", "!=", ">", ">=", "<", "<="}
 PLAIN = {"+", "-", "*", "&", "|", "^"}
 
 UNKNOWN_METADATA = {

@@ -23,6 +23,8 @@ from .names import Names, hexadecimal, identifier, mask
 DROP_PORT = 511
 """The port number that means "drop", as in BMv2."""
 
+MULTICAST_GROUP = FieldRef("standard_metadata", "mcast_grp")
+
 NOT_HERE = {
     "clone_ingress_pkt_to_egress": "clone",
     "clone_egress_pkt_to_egress": "clone",
@@ -101,9 +103,8 @@ class Primitives:
     # one method a primitive
     def _assign(self, primitive: Primitive, scope: Scope) -> list[str]:
         target = self._field(primitive, 0)
-        if target == FieldRef("standard_metadata", "mcast_grp"):
-            if primitive.arguments[1] != Const(0) and not _is_zero(primitive.arguments[1]):
-                raise Refused("multicast", primitive.source)
+        if target == MULTICAST_GROUP and not _is_zero(primitive.arguments[1]):
+            raise Refused("multicast", primitive.source)
         return [self.assign(target, self._value(primitive, 1, scope), scope)]
 
     def _assign_header(self, primitive: Primitive, scope: Scope) -> list[str]:

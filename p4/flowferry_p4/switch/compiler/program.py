@@ -130,9 +130,7 @@ def _pipeline(pipeline: Pipeline, layouts: dict[str, TableLayout], names: Names)
 
 
 def _emit(header: Header, names: Names, analysis: Analysis) -> dict[str, Any]:
-    values = [
-        (names.field(FieldRef(header.name, f.name)), f.width) for f in header.fields
-    ]
+    values = [(names.field(FieldRef(header.name, f.name)), f.width) for f in header.fields]
     return {
         "name": names.headers[header.name],
         "valid": names.valid(header.name),

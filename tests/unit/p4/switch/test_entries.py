@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table layouts and the bytes of their keys, rules and values."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from flowferry_p4.switch.bmv2_json import load
+from flowferry_p4.switch.compiler import Kind, TableLayout
+from flowferry_p4.switch.compiler.tables import lay_out
+from flowferry_p4.switch.entries import (
+    Call,
+    FieldMatch,
+    Key,
+    encode_key,
+    encode_rule,
+    encode_value,
+)
+
+from tests.unit.p4.switch.small_program import key, small
+
+
+def layout(keys: list[dict[str, Any]], match: str = "exact") -> TableLayout:
+    document = small()
+    document["pipelines"][0]["tables"][0].update(key=keys, match_type=match)
+    program = load(json.dumps(document))
+    return lay_out(program.ingress.tables["ingress.forward"], 3, program)
+
+
+def entry(*matches: tuple[int, int]) -> Key:
+    return Key(tuple(FieldMatch(value, second) for value, second in matches))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ([], Kind.KEYLESS),
+        (["exact"], Kind.HASH),
+        (["exact", "lpm"], Kind.TRIE),
+        (["lpm"], Kind.TRIE),
+        (["ternary"], Kind.SCAN),
+        (["exact", "range"], Kind.SCAN),
+        (["lpm", "ternary"], Kind.SCAN),
+        (["optional"], Kind.SCAN),
+    ],
+)
+def test_kind(kinds: list[str], expected: Kind) -> None:
+    names = ["source", "destination"]
+    keys = [key(kind, "ethernet", name) for kind, name in zip(kinds, names, strict=False)]
+    assert layout(keys).kind is expected
+
+
+def test_hash_keys_are_sorted_by_size_and_padded() -> None:
+    made = layout(
+        [
+            key("exact", "ethernet", "kind"),
+            key("exact", "standard_metadata", "checksum_error"),
+            key("exact", "ethernet", "source"),
+        ]
+    )
+    assert made.key_sizes == (8, 2, 1)
+    assert made.padding == 5
+    got = encode_key(made, entry((0x0800, 0), (1, 0), (0xA1B2C3D4E5F6, 0)))
+    assert got == struct.pack("=QHB5x", 0xA1B2C3D4E5F6, 0x0800, 1)
+
+
+def test_trie_keys_have_exact_fields_in_front() -> None:
+    made = layout([key("lpm", "ethernet", "source"), key("exact", "ethernet", "kind")], "lpm")
+    got = encode_key(made, entry((0xA1B2C3000000, 24), (0x0800, 0)))
+    assert got == struct.pack("=I", 16 + 24) + bytes.fromhex("0800a1b2c3000000")
+
+
+def test_trie_keys_of_odd_width_are_left_aligned() -> None:
+    made = layout([key("lpm", "standard_metadata", "ingress_port")], "lpm")
+    got = encode_key(made, entry((0b101000000, 3)))
+    assert got == struct.pack("=I", 3) + bytes([0b10100000, 0])
+
+
+def test_rules_of_every_match_kind() -> None:
+    kinds = ["exact", "ternary", "range", "optional"]
+    keys = [
+        key(kind, "standard_metadata", name)
+        for kind, name in zip(
+            kinds, ["ingress_port", "egress_spec", "packet_length", "mcast_grp"], strict=True
+        )
+    ]
+    keys.append(key("lpm", "ethernet", "kind"))
+    made = layout(keys, "range")
+    got = encode_rule(made, entry((5, 0), (0x10, 0xF0), (10, 20), (0, 0), (0xAB00, 8)))
+    masks = (0x1FF, 0xF0, 0xFFFFFFFF, 0, 0xFF00)
+    lows = (5, 0x10, 10, 0, 0xAB00)
+    highs = (5, 0x10, 20, 0, 0xAB00)
+    assert got == struct.pack("=15Q", *masks, *lows, *highs)
+
+
+def test_values_are_padded_to_the_longest_action() -> None:
+    made = layout([key("exact", "ethernet", "kind")])
+    assert made.arguments == 1
+    assert encode_value(made, Call(0), 7) == struct.pack("=IIQ", 0, 7, 0)
+    assert encode_value(made, Call(1, (510,)), 7) == struct.pack("=IIQ", 1, 7, 510)
