@@ -32,6 +32,10 @@ $(VENV)/.ready: requirements.lock.txt
 .PHONY: install
 install: packages $(VENV)/.ready
 
+.PHONY: demo
+demo: lab ## a live Redis moves between two nodes and its clients stay connected
+	python3 demo/run.py
+
 .PHONY: test
 test: lint unit integration system ## everything: lint, unit, integration and system tests
 

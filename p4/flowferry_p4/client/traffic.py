@@ -27,6 +27,8 @@ class Held:
     payload: bytes
     port: int
     reason: int
+    arrived: float
+    """Seconds of the monotonic clock."""
 
 
 class Buffer:
@@ -50,7 +52,9 @@ class Buffer:
                 return
             self._bytes += len(payload)
             self.packets += 1
-            self._held.append(Held(payload, metadata["ingress_port"], metadata["reason"]))
+            self._held.append(
+                Held(payload, metadata["ingress_port"], metadata["reason"], self._last_arrival)
+            )
 
     def take(self) -> list[Held]:
         """Everything that is held; the buffer is empty afterwards."""
@@ -73,6 +77,8 @@ class EndpointTraffic:
         self.session = session
         self.address = address
         self.buffer = Buffer(budget)
+        self.released_at = 0.0
+        """When the last hold ended (seconds, monotonic)."""
         session.on_packet(self.buffer.add)
 
     # -- hold
@@ -90,24 +96,33 @@ class EndpointTraffic:
         match = {"address": self.address}
         return any(self.session.read(table, match) for table in ("hold_to", "hold_from"))
 
-    def release(self, heard_ports: set[int]) -> None:
+    def release(self, heard_until: dict[int, float]) -> None:
         """Deliver what is held, in order, and end the hold.
 
-        Packets from the endpoint count only if they came in by ``heard_ports``: the port of a copy
-        that was given up is not heard. Answers go out before requests come in, as they are older.
+        Packets from the endpoint count only if they came in by a port of ``heard_until``, and before
+        the time that stands there (seconds, monotonic): a copy that was given up is not heard, nor
+        is what the source's kernel sends after its processes were frozen. Such a retransmission
+        carries a later TCP timestamp than the copy's clock, which goes on from the checkpoint, and
+        the client would then refuse the copy's packets as old (PAWS, RFC 7323 section 5).
+        Answers go out before requests come in, as they are older.
         """
         while held := self.buffer.take():
-            self._deliver(held, heard_ports)
+            self._deliver(held, heard_until)
         self._delete("hold_from", "hold_to")
+        self.released_at = time.monotonic()
         # Packets that the switch took before the entries went are still on their way to us.
         deadline = time.monotonic() + 0.1
         while self.buffer.quiet_for() < 0.01 and time.monotonic() < deadline:
-            self._deliver(self.buffer.take(), heard_ports)
+            self._deliver(self.buffer.take(), heard_until)
             time.sleep(0.001)
-        self._deliver(self.buffer.take(), heard_ports)
+        self._deliver(self.buffer.take(), heard_until)
 
-    def _deliver(self, held: list[Held], heard_ports: set[int]) -> None:
-        answers = [item for item in held if item.reason == REASON_FROM and item.port in heard_ports]
+    def _deliver(self, held: list[Held], heard_until: dict[int, float]) -> None:
+        answers = [
+            item
+            for item in held
+            if item.reason == REASON_FROM and item.arrived < heard_until.get(item.port, 0.0)
+        ]
         requests = [item for item in held if item.reason == REASON_TO]
         if answers or requests:
             packets = [(item.payload, {"past_hold": 1}) for item in answers + requests]

@@ -8,6 +8,7 @@ forward. Exactly one copy is ever heard. See docs/architecture.md.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -59,6 +60,8 @@ class Move:
         self.phases: list[dict[str, Any]] = []
         self.traffic: EndpointTraffic | None = None
         self.image_bytes = 0
+        # What the source sends after this is not part of the checkpoint.
+        self.frozen_at = 0.0
 
     # -- phases
 
@@ -95,6 +98,7 @@ class Move:
                 time.sleep(DRAIN)
                 self.source.call("freeze", container_id=self.plan["about"]["id"])
                 traffic.hold_egress()
+                self.frozen_at = time.monotonic()
             with self.phase("checkpoint"):
                 self.source.call("checkpoint")
             with self.phase("transfer"):
@@ -129,10 +133,10 @@ class Move:
     def finish(self, held_since: float) -> dict[str, Any]:
         """After the commit: let the traffic go, then take the source away."""
         assert self.traffic is not None
-        ports = {self.plan["source"]["switch_port"], self.plan["destination"]["switch_port"]}
+        source, destination = (self.plan[end]["switch_port"] for end in ("source", "destination"))
         with self.phase("release"):
-            self.traffic.release(ports)
-        held = (time.monotonic() - held_since) * 1000
+            self.traffic.release({source: self.frozen_at, destination: math.inf})
+        held = (self.traffic.released_at - held_since) * 1000
         warnings = self._clean()
         return {
             "warnings": warnings,
@@ -174,7 +178,7 @@ class Move:
         self.destination.call("discard", endpoint=self.plan["endpoint"])
         traffic.unguard(self.plan["source"]["switch_port"])
         self.source.call("resume", container_id=self.plan["about"]["id"])
-        traffic.release({self.plan["source"]["switch_port"]})
+        traffic.release({self.plan["source"]["switch_port"]: math.inf})
         traffic.unguard(port)
         self.journal.end()
 
@@ -183,6 +187,7 @@ class Move:
         self.traffic = traffic
         if self._is_committed():
             self.traffic.guard(self.plan["source"]["switch_port"])
+            self.frozen_at = 0.0
             self.finish(time.monotonic())
             return "finished"
         self.roll_back()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Redis client that knows whether anything was lost. Standard library only; runs on the client host.
+
+    python3 traffic_client.py KIND HOST PORT KEY
+
+KIND is ``pingpong`` (one INCR a millisecond, the next after the answer), ``writer`` (pipelined
+INCRs, 16 in flight at a time) or ``reader`` (GET of the key). Over one connection, opened once. On
+a line on standard input it prints what it saw since the last one, as JSON; at the end of standard
+input it prints the last one and ends. Times in milliseconds, from the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import threading
+import time
+
+PIPELINE = 16
+PAUSE = 0.001
+# The peer is gone for good: longer than any hold that TCP survives here.
+LIMIT = 60.0
+
+
+class Client:
+    """One connection, and what it has seen."""
+
+    def __init__(self, kind: str, host: str, port: int, key: str) -> None:
+        self.kind = kind
+        self.key = key
+        self.socket = socket.create_connection((host, port), timeout=5.0)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(LIMIT)
+        self.reader = self.socket.makefile("rb")
+        self.lock = threading.Lock()
+        self.answered = threading.Condition(self.lock)
+        self.answers = 0
+        self.last_value: int | None = None
+        self.errors: list[str] = []
+        self.longest = 0.0
+        self.last_answer = time.monotonic()
+
+    def run(self) -> None:
+        """Until the connection fails: that is an error, whatever the reason."""
+        try:
+            while True:
+                self.round()
+                if self.kind != "writer":
+                    time.sleep(PAUSE)
+        except (OSError, ValueError) as error:
+            with self.lock:
+                self.errors.append(f"{type(error).__name__}: {error}")
+
+    def round(self) -> None:
+        """Requests, and their answers."""
+        count = PIPELINE if self.kind == "writer" else 1
+        verb = "GET" if self.kind == "reader" else "INCR"
+        self.socket.sendall(f"{verb} {self.key}\r\n".encode() * count)
+        for _ in range(count):
+            self.answer(self.read_value())
+
+    def read_value(self) -> int:
+        """One answer of Redis: an integer, or a bulk string that holds one."""
+        line = self.reader.readline()
+        if not line:
+            raise ConnectionError("the server closed the connection")
+        if line.startswith(b"$"):
+            line = b":" + (self.reader.readline() if line != b"$-1\r\n" else b"0")
+        if not line.startswith(b":"):
+            raise ValueError(f"unexpected answer {line!r}")
+        return int(line[1:])
+
+    def answer(self, value: int) -> None:
+        """Note the answer; increments must follow one another without gap or repetition."""
+        now = time.monotonic()
+        with self.lock:
+            self.longest = max(self.longest, now - self.last_answer)
+            self.last_answer = now
+            self.answers += 1
+            step = None if self.last_value is None else value - self.last_value
+            wrong = step is not None and (step < 0 if self.kind == "reader" else step != 1)
+            if wrong:
+                self.errors.append(f"{value} came after {self.last_value}")
+            self.last_value = value
+            self.answered.notify_all()
+
+    def snapshot(self) -> dict[str, object]:
+        """What was seen since the last snapshot, once a silence that lasts now is over."""
+        with self.lock:
+            before = self.answers
+            self.answered.wait_for(lambda: self.answers > before or self.errors, timeout=10.0)
+            seen = {
+                "kind": self.kind,
+                "answers": self.answers,
+                "value": self.last_value,
+                "longest_ms": round(self.longest * 1000, 2),
+                "errors": list(self.errors),
+                "local_port": self.socket.getsockname()[1],
+            }
+            self.answers, self.longest = 0, 0.0
+            return seen
+
+
+def main() -> None:
+    kind, host, port, key = sys.argv[1:]
+    client = Client(kind, host, int(port), key)
+    threading.Thread(target=client.run, daemon=True).start()
+    while True:
+        readable, _, _ = select.select([sys.stdin], [], [], 600)
+        line = sys.stdin.readline() if readable else ""
+        print(json.dumps(client.snapshot()), flush=True)
+        if not line:
+            return
+
+
+if __name__ == "__main__":
+    main()
