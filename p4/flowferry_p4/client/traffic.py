@@ -99,7 +99,7 @@ class EndpointTraffic:
     def release(self, heard_until: dict[int, float]) -> None:
         """Deliver what is held, in order, and end the hold.
 
-        Packets from the endpoint count only if they came in by a port of ``heard_until``, and before
+        Packets from the endpoint count only if they came by a port of ``heard_until``, and before
         the time that stands there (seconds, monotonic): a copy that was given up is not heard, nor
         is what the source's kernel sends after its processes were frozen. Such a retransmission
         carries a later TCP timestamp than the copy's clock, which goes on from the checkpoint, and
