@@ -215,10 +215,13 @@ class DefaultEntry:
 
 @dataclass(frozen=True)
 class ConstEntry:
-    """An entry written in the program: (value, mask or prefix or end) for each key field."""
+    """An entry written in the program: (value, mask or prefix or end) for each key field.
+
+    `rank` is BMv2's priority, where the lowest number wins.
+    """
 
     match: tuple[tuple[int, int | None], ...]
-    priority: int
+    rank: int
     action: int
     data: tuple[int, ...]
 
@@ -375,7 +378,7 @@ class _Reader:
     def _refuse_whole_sections(self) -> None:
         for section, what in (
             ("header_stacks", "header stack"),
-            ("header_unions", "header union"),
+            ("header_union_types", "header union"),
             ("header_union_stacks", "header union stack"),
             ("parse_vsets", "parser value set"),
             ("meter_arrays", "meter"),

@@ -80,6 +80,20 @@ class Entry:
     """The entry's place among the table's counters."""
 
 
+def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]]:
+    """The program's own entries, with priorities as P4Runtime has them: the highest wins."""
+    last = max((e.rank for e in table.entries), default=0)
+    result = []
+    for entry in table.entries:
+        matches = tuple(
+            FieldMatch(value if field.match != "ternary" else value & (second or 0), second or 0)
+            for field, (value, second) in zip(table.key, entry.match, strict=True)
+        )
+        priority = last + 1 - entry.rank if layout.kind is Kind.SCAN else 0
+        result.append((Key(matches, priority), Call(entry.action, entry.data)))
+    return result
+
+
 class CounterMap:
     """A per-CPU array of packet and byte counts."""
 
@@ -167,9 +181,8 @@ class TableStore:
         )
         self.default = self.initial_default
         self._write_default()
-        for entry in table.entries:
-            matches = tuple(FieldMatch(value, second or 0) for value, second in entry.match)
-            self._insert(Key(matches, entry.priority), Call(entry.action, entry.data))
+        for key, call in constant_entries(table, layout):
+            self._insert(key, call)
 
     @property
     def constant(self) -> bool:
