@@ -54,7 +54,13 @@ class Lab:
         command = [str(Path(sys.executable).with_name("ansible-playbook"))]
         command += [str(ROOT / "playbooks" / f"{name}.yml"), "-e", json.dumps(variables)]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
         )
         tasks = _tasks(done.stdout)
         if done.returncode != 0:

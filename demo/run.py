@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: Redis moves to the other node and back, with its clients connected.
 
-    python3 demo/run.py        (`make demo` builds the lab first)
+python3 demo/run.py        (`make demo` builds the lab first)
 """
 
 from __future__ import annotations

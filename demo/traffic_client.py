@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Redis client that knows whether anything was lost. Standard library only; runs on the client host.
+"""A Redis client that knows whether anything was lost. Standard library only.
 
     python3 traffic_client.py KIND HOST PORT KEY
 

@@ -79,12 +79,12 @@ class EndpointTraffic:
         self.buffer = Buffer(budget)
         self.released_at = 0.0
         """When the last hold ended (seconds, monotonic)."""
-        session.on_packet(self.buffer.add)
 
     # -- hold
 
     def hold_ingress(self) -> None:
-        """Buffer what goes to the endpoint."""
+        """Buffer what goes to the endpoint, from now on in this session."""
+        self.session.on_packet(self.buffer.add)
         self._ensure(Entry("hold_to", {"address": self.address}, "buffer"))
 
     def hold_egress(self) -> None:

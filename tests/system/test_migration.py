@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main promise: a live Redis moves under load and its clients never notice."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_control import Lab
+
+MOVES = 20
+CLIENT = Path(__file__).resolve().parents[2] / "demo" / "traffic_client.py"
+
+
+class Client:
+    """A traffic client on the client's host; see demo/traffic_client.py."""
+
+    def __init__(self, lab: Lab, kind: str, key: str) -> None:
+        script = shlex.quote(CLIENT.read_text())
+        command = f"exec python3 -c {script} {kind} {lab.address} 6379 {key}"
+        self.process = lab.popen("client", command)
+
+    def seen(self) -> dict[str, Any]:
+        """What it saw since the last time."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        """Its standard input ends, and it with it."""
+        self.process.communicate("", timeout=20)
+
+
+@pytest.fixture
+def clients(lab: Lab) -> Iterator[list[Client]]:
+    """A ping-pong client, a pipelined writer, and a reader of what the writer writes."""
+    started = [Client(lab, *kind) for kind in (("pingpong", "a"), ("writer", "b"), ("reader", "b"))]
+    yield started
+    for client in started:
+        client.end()
+
+
+@pytest.fixture
+def ends(lab: Lab) -> Iterator[subprocess.Popen[str]]:
+    """A capture at the client of every segment that ends a connection of the traffic clients."""
+    condition = "tcp port 6379 and tcp[tcpflags] & (tcp-fin|tcp-rst) != 0"
+    capture = lab.popen("client", f"exec tcpdump -l -n -i data0 {shlex.quote(condition)} 2>&1")
+    assert capture.stdout is not None
+    for line in capture.stdout:
+        if "listening on" in line:
+            break
+    yield capture
+    capture.kill()
+    capture.wait()
+    lab.run("client", "pkill -x tcpdump", check=False)
+
+
+@pytest.mark.timeout(600)  # twenty playbook runs
+def test_many_moves_under_load_harm_nothing(
+    lab: Lab, clients: list[Client], ends: subprocess.Popen[str]
+) -> None:
+    before = lab.run_id()
+    ports = {client.seen()["local_port"] for client in clients}
+    surplus = []
+    for number in range(MOVES):
+        for client in clients:
+            client.seen()
+        played = lab.migrate(lab.elsewhere())
+        played.must_succeed()
+        moved = played.outcome
+        assert moved["changed"] and moved["overflow_packets"] == 0
+        seen = [client.seen() for client in clients]
+        assert [one["errors"] for one in seen] == [[], [], []], f"move {number}"
+        assert all(one["answers"] > 0 for one in seen)
+        surplus.append(seen[0]["longest_ms"] - moved["hold_ms"])
+        print(f"move {number}: silence {seen[0]['longest_ms']} ms, hold {moved['hold_ms']} ms")
+    assert lab.run_id() == before
+    assert {client.seen()["local_port"] for client in clients} == ports
+    assert statistics.median(surplus) <= 20.0, surplus
+    lab.run("client", "pkill -INT -x tcpdump")
+    assert ends.stdout is not None
+    captured = ends.stdout.read()
+    harmed = [line for line in captured.splitlines() if any(f".{port}" in line for port in ports)]
+    assert harmed == []
+
+
+def test_a_second_run_changes_nothing(lab: Lab) -> None:
+    where = lab.location()
+    again = lab.migrate(where)
+    again.must_succeed()
+    assert again.outcome["changed"] is False
+    assert lab.location() == where
+
+
+def test_check_mode_plans_and_touches_nothing(lab: Lab) -> None:
+    where, destination = lab.location(), lab.elsewhere()
+    checked = lab.migrate(destination, "--check")
+    checked.must_succeed()
+    plan = checked.outcome["plan"]
+    assert plan["source"]["name"] == where
+    assert plan["destination"]["name"] == destination
+    assert plan["endpoint"]["address"] == lab.address
+    assert lab.location() == where
+    assert lab.traces() == [] and lab.journals() == []
+
+
+def test_the_result_tells_the_phases(lab: Lab) -> None:
+    moved = lab.migrate(lab.elsewhere())
+    moved.must_succeed()
+    phases = [phase["name"] for phase in moved.outcome["phases"]]
+    expected = [
+        "prepare",
+        "hold",
+        "checkpoint",
+        "transfer",
+        "restore",
+        "redirect",
+        "release",
+        "clean",
+    ]
+    assert phases == expected
+    assert moved.outcome["image_bytes"] > 100_000
+    assert lab.traces() == [] and lab.journals() == [] and lab.helpers() == []
