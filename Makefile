@@ -25,7 +25,8 @@ packages:
 	  [ "$$(id -u)" = 0 ] || { echo "run as root, or install first: apt-get install" $$missing; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-$(VENV)/.ready: requirements.lock.txt
+# Its name has the hash of the lock file, so that a file that exists is up to date.
+$(VENV)/.ready:
 	@echo "python packages into $(VENV)"
 	@python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.lock.txt && touch $@
 
