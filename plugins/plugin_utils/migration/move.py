@@ -13,14 +13,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
-from .remote import RemoteHelper
+from .remote import HelperLost, RemoteHelper
 
 # Answers that are under way when requests are stopped get this long (seconds) to leave.
 DRAIN = 0.005
@@ -78,9 +78,14 @@ class Move:
         self._inject_fault(name)
 
     def _inject_fault(self, phase: str) -> None:
-        """For the tests: end this process after the phase that FLOWFERRY_FAULT names."""
-        if os.environ.get("FLOWFERRY_FAULT") == f"{phase}:keeper":
+        """For the tests: end the party that FLOWFERRY_FAULT names (PHASE:PARTY) after the phase."""
+        wanted = os.environ.get("FLOWFERRY_FAULT")
+        if wanted == f"{phase}:keeper":
             os.kill(os.getpid(), signal.SIGKILL)
+        for party, helper in (("source", self.source), ("destination", self.destination)):
+            if wanted == f"{phase}:{party}":
+                with suppress(HelperLost):  # whatever asks it next finds out, as in life
+                    helper.call("die_for_test")
 
     def run(self, traffic: EndpointTraffic) -> dict[str, Any]:
         """The critical section and what surrounds it; returns the result of the migration."""
@@ -110,14 +115,20 @@ class Move:
                 traffic.redirect(self.plan["destination"]["switch_port"], peer["mac"])
         except Exception as error:
             if held_since == 0.0:
-                self.destination.call("discard", endpoint=endpoint)
-                self.journal.end()
+                self._give_up_early()
             elif not self._is_committed():
                 self.roll_back()
             if held_since == 0.0 or not self._is_committed():
                 self._explain(error)
                 raise
         return self.finish(held_since)
+
+    def _give_up_early(self) -> None:
+        """Nothing was held yet: only the destination has something to undo."""
+        not_discarded = self._discard()
+        if not_discarded is not None:
+            raise not_discarded
+        self.journal.end()
 
     def _explain(self, error: Exception) -> None:
         if isinstance(error, FlowferryError):
@@ -175,12 +186,27 @@ class Move:
         traffic.hold_ingress()
         traffic.hold_egress()
         traffic.guard(port)
-        self.destination.call("discard", endpoint=self.plan["endpoint"])
+        not_discarded = self._discard()
         traffic.unguard(self.plan["source"]["switch_port"])
         self.source.call("resume", container_id=self.plan["about"]["id"])
         traffic.release({self.plan["source"]["switch_port"]: math.inf})
+        if not_discarded is not None:
+            raise not_discarded
         traffic.unguard(port)
         self.journal.end()
+
+    def _discard(self) -> FlowferryError | None:
+        """Remove the copy; returns why that failed.
+
+        The source need not wait for it: the guard keeps the copy unheard. Guard and journal stay
+        until the copy is proven gone, and running the playbook again sees to that.
+        """
+        try:
+            self.destination.call("discard", endpoint=self.plan["endpoint"])
+        except FlowferryError as error:
+            self._explain(error)
+            return error
+        return None
 
     def recover(self, traffic: EndpointTraffic) -> str:
         """Finish or roll back what an earlier keeper left; returns which of the two it was."""
