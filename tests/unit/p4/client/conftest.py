@@ -34,5 +34,6 @@ def switch(sample: str) -> Iterator[FakeSwitch]:
 
 @pytest.fixture
 def session(switch: FakeSwitch) -> Iterator[Session]:
-    with Session.open(switch.address) as opened:
+    # Generous: what is tested is not speed, and the machine may be busy.
+    with Session.open(switch.address, timeout=60.0) as opened:
         yield opened
