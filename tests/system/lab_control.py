@@ -103,6 +103,15 @@ class Lab:
             "migrate.yml", *options, **{"workload": "redis", "destination": destination, **more}
         )
 
+    def migrate_with_fault(self, destination: str, fault: str) -> Played:
+        """Move Redis while a party dies after a phase, PHASE:keeper, :source or :destination."""
+        return self.playbook(
+            "migrate.yml",
+            environment={"FLOWFERRY_FAULT": fault},
+            workload="redis",
+            destination=destination,
+        )
+
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
