@@ -41,6 +41,7 @@ class Keeper:
 
     def run(self) -> dict[str, Any]:
         """The result of the order."""
+        self._check_destination_answers()
         recovered = self._recover()
         source = self._find_source()
         destination = self.order["destination"]
@@ -53,6 +54,15 @@ class Keeper:
             return summary
         traffic = EndpointTraffic(self.session, plan["endpoint"]["address"])
         return {**summary, **self._move(plan).run(traffic)}
+
+    def _check_destination_answers(self) -> None:
+        destination, nodes = self.order["destination"], self.helpers
+        if destination not in nodes:
+            raise FlowferryError(
+                "unknown_destination",
+                f'destination "{destination}" is unknown or unreachable; nodes that answer: '
+                f"{', '.join(sorted(nodes)) or 'none'}. `ansible nodes -m ping` says why",
+            )
 
     def _recover(self) -> str:
         """Finish or roll back what an earlier keeper left unfinished."""
