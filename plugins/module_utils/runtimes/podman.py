@@ -119,13 +119,16 @@ class PodmanContainer:
                 target = _link(number)
                 if target.startswith("socket:["):
                     inodes.add(target[8:-1])
-                elif target.startswith("/dev/"):
+                elif target.startswith("/"):  # a device node can have any name
                     self._check_device(pid, number, target)
         if pids and inodes:
             self._check_unix_sockets(pids[0], inodes)
 
     def _check_device(self, pid: int, number: Path, target: str) -> None:
-        info = number.stat()
+        try:
+            info = number.stat()
+        except FileNotFoundError:  # closed in the meantime
+            return
         if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
             return
         numbers = (os.major(info.st_rdev), os.minor(info.st_rdev))
