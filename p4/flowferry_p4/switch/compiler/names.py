@@ -36,6 +36,16 @@ def hexadecimal(value: int) -> str:
     return f"{value & mask(64):#x}ULL"
 
 
+_WORDS = """
+auto break case char const continue default do double else enum extern float for goto if inline int
+long register restrict return short signed sizeof static struct switch typedef union unsigned void
+volatile while asm typeof linux unix u8 u16 u32 u64 s32 s64
+valid_ reshaped length parsed
+"""  # the last line: members of the generated structs
+RESERVED = frozenset(_WORDS.split())
+"""Words that P4 allows as names and the generated C does not."""
+
+
 class Names:
     """Unique C names for headers and fields, whatever characters P4 allowed in them."""
 
@@ -70,7 +80,7 @@ def _unique(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         wanted = candidate = identifier(name)
         number = 2
-        while candidate in result.values():
+        while candidate in result.values() or candidate in RESERVED:
             candidate = f"{wanted}_{number}"
             number += 1
         result[name] = candidate

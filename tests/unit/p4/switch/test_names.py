@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import random
 
 import pytest
-from flowferry_p4.switch.bmv2_json import Field
+from flowferry_p4.switch.bmv2_json import Field, load
+from flowferry_p4.switch.clang import compile_c
+from flowferry_p4.switch.compiler import compile_program
 from flowferry_p4.switch.compiler.names import (
     Chunk,
+    Names,
     chunks,
     identifier,
     read_field,
@@ -18,6 +22,7 @@ from flowferry_p4.switch.compiler.names import (
 )
 
 from tests.unit.p4.switch.native import compile_functions
+from tests.unit.p4.switch.small_program import extract, key, small
 
 IPV4 = (4, 4, 8, 16, 16, 1, 1, 1, 13, 8, 8, 16, 32, 32)
 LAYOUTS = [
@@ -148,3 +153,24 @@ def fold(total: int) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
+
+
+def test_names_that_c_reserves() -> None:
+    """P4 has other reserved words than C: a header may be called long, a field register."""
+    document = small()
+    document["header_types"][0]["fields"] = [["register", 48, False], ["u8", 64, False]]
+    document["headers"][0]["name"] = "long"
+    document["parsers"][0]["parse_states"][0]["parser_ops"] = [extract("long")]
+    document["deparsers"][0]["order"] = ["long"]
+    document["pipelines"][0]["tables"][0]["key"] = [key("exact", "long", "register")]
+    program = load(json.dumps(document))
+    assert compile_c(compile_program(program, 510).source)
+
+
+def test_names_that_become_equal() -> None:
+    """`a.b` and `a_b` are different names in P4."""
+    document = small()
+    document["header_types"][0]["fields"] = [["a.b", 48, False], ["a_b", 64, False]]
+    document["pipelines"][0]["tables"][0]["key"] = []
+    names = Names(load(json.dumps(document)))
+    assert names.fields["ethernet"] == {"a.b": "a_b", "a_b": "a_b_2"}
