@@ -192,6 +192,27 @@ def test_open_device(lab: Lab) -> None:
     )
 
 
+def test_external_unix_socket(lab: Lab) -> None:
+    """Somebody on the node is connected to a socket of the container."""
+    node, space = lab.location(), "ff-sock"
+    image = "localhost/redis:lab redis-server --unixsocket /r.sock --unixsocketperm 777"
+    make = (
+        f"ip netns add {space} && ip -n {space} link add eth0 type veth peer name eth1 && "
+        f"ip -n {space} addr add 198.19.{lab.number}.120/32 dev eth0 && "
+        f"podman run -d --name sock --network ns:/run/netns/{space} {image}"
+    )
+    with _until_done(lab, node, make, f"podman rm -f -t 0 sock; ip netns delete {space}"):
+        pid = lab.run(node, "podman container inspect sock --format '{{.State.Pid}}'")
+        path = f"/proc/{pid}/root/r.sock"
+        lab.run(node, f"timeout 10 sh -c 'until [ -S {path} ]; do sleep 0.1; done'")
+        script = f"""import socket, time; s = socket.socket(socket.AF_UNIX)
+s.connect("{path}"); time.sleep(60)"""
+        client = lab.run(node, f"nohup python3 -c '{script}' >/dev/null 2>&1 </dev/null & echo $!")
+        with _until_done(lab, node, "true", f"kill {client}"):
+            played = lab.migrate(lab.elsewhere(), workload="sock")
+    _assert_refused(played, "external_socket", "is connected to a process outside")
+
+
 def test_full_memory_disk(lab: Lab) -> None:
     leave = "$(( ($(stat -f -c '%a*%S' /dev/shm)) / 1048576 - 4 ))"
     do = f"fallocate -l {leave}M /dev/shm/filler"

@@ -140,8 +140,10 @@ class PodmanContainer:
             )
 
     def _check_unix_sockets(self, pid: int, inodes: set[str]) -> None:
-        command = ["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-xanH"]
-        for line in run(command).splitlines():
+        # A socket that was accepted belongs to the network namespace of whoever connected.
+        listed = run(["ss", "-xanH"])
+        listed += run(["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-xanH"])
+        for line in listed.splitlines():
             fields = line.split()
             if len(fields) < 8 or fields[1] != "ESTAB" or fields[5] not in inodes:
                 continue
