@@ -185,9 +185,10 @@ def test_what_is_said_when_it_cannot_be_done(switch: RunningSwitch, playbook: Pl
     assert other["error_type"] == "NotPrimary"
     assert "another controller is primary (election id 30); stop it, or use" in other["msg"]
     assert harmless["changed"] is False
-    wrong, crowded, device, nobody = playbook.run(
+    wrong, _, crowded, device, nobody = playbook.run(
         table(entries=[backend(1), {**backend(2), "table": "backends"}, backend(70000)]),
-        table(entries=full),
+        table(entries=full[:1024]),
+        table(entries=full[1024:]),
         table(entries=START, device_id=2),
         table(entries=START, address="127.0.0.1:1"),
         address=switch.address,
@@ -199,12 +200,12 @@ def test_what_is_said_when_it_cannot_be_done(switch: RunningSwitch, playbook: Pl
     assert 'no table "backends"; did you mean "backend"?' in wrong["msg"]
     assert "Remedy: use a name of the p4info; p4_table_info lists them" in wrong["msg"]
     assert [(error["index"], error["code"]) for error in crowded["errors"]] == [
-        (1024, "RESOURCE_EXHAUSTED"),
-        (1025, "RESOURCE_EXHAUSTED"),
+        (0, "RESOURCE_EXHAUSTED"),
+        (1, "RESOURCE_EXHAUSTED"),
     ]
     assert crowded["errors"][0]["key"] == "INSERT guard ingress_port=1 source=0.0.4.0"
     assert "the program gives the table room for 1024 entries" in crowded["msg"]
-    assert len(crowded["updates"]) == 1024
+    assert crowded["updates"] == []
     assert "this is device 1, not 2" in device["msg"]
     assert nobody["error_type"] == "SwitchUnreachable"
     assert "check that the switch runs and that the address and port are right" in nobody["msg"]
