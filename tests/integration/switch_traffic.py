@@ -15,7 +15,7 @@ PING = r"""
 import os, socket, struct, sys, time
 address, count = sys.argv[1], int(sys.argv[2])
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-s.settimeout(2)
+s.settimeout(float(sys.argv[3]))
 ident = os.getpid() & 0xffff
 def checksum(data):
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
@@ -117,9 +117,9 @@ def line(process: subprocess.Popen[str]) -> str:
     return text
 
 
-def ping(host: Host, address: str, count: int = 3) -> int:
-    """Answers to `count` echo requests."""
-    process = host.python(PING, address, str(count))
+def ping(host: Host, address: str, count: int = 3, seconds: float = 5) -> int:
+    """Answers to `count` echo requests, each awaited so long."""
+    process = host.python(PING, address, str(count), str(seconds))
     answers = int(line(process).split()[0])
     process.wait(DEADLINE)
     return answers

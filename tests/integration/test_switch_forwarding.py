@@ -257,6 +257,8 @@ def test_tagged_frames_are_counted_by_the_target(lab: tuple[Bench, Controller]) 
     client.python(EXCHANGE, "88b5", tagged)
     assert ping(client, server.address, 1) == 1  # behind it on the same wire
     assert controller.direct_packets("route") == 2
+    _, log = made.switch.end()
+    assert "1 packets dropped: the frame has a VLAN tag" in log
 
 
 def test_default_action_can_be_changed(lab: tuple[Bench, Controller]) -> None:
@@ -265,7 +267,7 @@ def test_default_action_can_be_changed(lab: tuple[Bench, Controller]) -> None:
     controller.write(
         "DELETE", controller.names.entry("route", {"destination": f"{server.address}/32"})
     )
-    assert ping(client, server.address, 1) == 0
+    assert ping(client, server.address, 1, seconds=0.3) == 0
     entry = p4r.TableEntry(
         table_id=controller.names.tables["route"].preamble.id, is_default_action=True
     )
@@ -275,4 +277,4 @@ def test_default_action_can_be_changed(lab: tuple[Bench, Controller]) -> None:
     assert ping(client, server.address, 1) == 1
     entry.ClearField("action")
     controller.write("MODIFY", entry)
-    assert ping(client, server.address, 1) == 0
+    assert ping(client, server.address, 1, seconds=0.3) == 0

@@ -147,7 +147,7 @@ def test_hold_drop_counts(lab: tuple[Bench, Controller]) -> None:
     made, controller = lab
     client, server = made.hosts
     controller.insert("hold_to", {"address": server.address}, "drop")
-    assert ping(client, server.address, 1) == 0
+    assert ping(client, server.address, 1, seconds=0.3) == 0
     assert controller.direct_packets("hold_to") == 1
     assert controller.counter("dropped", 8) == 1
     assert controller.packets.empty()
@@ -176,7 +176,7 @@ def test_guard_drops_by_port_and_source(lab: tuple[Bench, Controller]) -> None:
     client, server = made.hosts
     guard = {"ingress_port": server.number, "source": server.address}
     controller.insert("guard", dict(guard), "drop")
-    assert ping(client, server.address, 1) == 0
+    assert ping(client, server.address, 1, seconds=0.3) == 0
     assert controller.counter("dropped", 7) == 1
     controller.write("DELETE", controller.names.entry("guard", dict(guard)))
     assert ping(client, server.address, 1) == 1

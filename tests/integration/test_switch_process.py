@@ -160,6 +160,18 @@ def test_taken_address(namespace: Namespace) -> None:
     assert "cannot listen on 127.0.0.1:9559: the address is taken" in errors
 
 
+def test_second_switch_is_refused(namespace: Namespace, tmp_path: Path) -> None:
+    first = SwitchProcess(namespace, tmp_path / "a", ["1@port1"])
+    first.wait_ready()
+    address = ("--no-p4", "--grpc-server-addr", f"unix:{tmp_path / 'b'}")
+    errors = refusal(namespace, *address, "-i", "1@other1")
+    assert "device 1 is run by another switch in this network namespace" in errors
+    errors = refusal(namespace, *address, "--device-id", "2", "-i", "1@port1")
+    assert "interface port1 is a port of another running switch" in errors
+    assert "ffcpu1" in interfaces(namespace), "the first one still has its CPU port"
+    assert first.end()[0] == 0
+
+
 def test_clang_missing(namespace: Namespace, tmp_path: Path) -> None:
     errors = refusal(namespace, "--no-p4", path=str(tmp_path))
     assert "clang is not on this host" in errors

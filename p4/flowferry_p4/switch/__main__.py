@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import libbpf
 from .clang import find_clang
-from .errors import PortError, SwitchError, ToolMissing
+from .errors import SwitchError, ToolMissing
 from .pipeline import config_from_files
 from .ports import Port, Ports
 from .rpc_errors import RpcFailure
@@ -100,7 +100,7 @@ def main() -> int:
     )
     try:
         run(options)
-    except (SwitchError, PortError) as error:
+    except SwitchError as error:
         print(f"flowferry-switch: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from . import libbpf
 
-CLSACT = 0xFFFFFFF1
 INGRESS = 0xFFFFFFF2
 HANDLE = 1
 PRIORITY = 1
@@ -28,12 +27,14 @@ class Attachment:
     def __init__(self, ifindex: int, program_fd: int) -> None:
         self.ifindex = ifindex
         self._link: int | None = None
+        self._own_qdisc = False
         try:
             self._link = libbpf.create_link(program_fd, ifindex, libbpf.TCX_INGRESS)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            _attach_filter(ifindex, program_fd)
+            self._own_qdisc = _add_clsact(ifindex)
+            _put_filter(ifindex, program_fd)
 
     @property
     def kind(self) -> str:
@@ -42,7 +43,7 @@ class Attachment:
     def replace(self, program_fd: int) -> None:
         """Switch over to another program; no packet passes without one."""
         if self._link is None:
-            _attach_filter(self.ifindex, program_fd)
+            _put_filter(self.ifindex, program_fd)
         else:
             libbpf.update_link(self._link, program_fd)
 
@@ -52,16 +53,26 @@ class Attachment:
             self._link = None
             return
         with contextlib.suppress(NetlinkError), IPRoute() as ipr:  # gone with its interface
-            ipr.tc("del", "clsact", self.ifindex, parent=CLSACT)
+            if self._own_qdisc:
+                ipr.tc("del", "clsact", self.ifindex)
+            else:
+                ipr.tc("del-filter", "bpf", self.ifindex, HANDLE, parent=INGRESS, prio=PRIORITY)
 
 
-def _attach_filter(ifindex: int, program_fd: int) -> None:
+def _add_clsact(ifindex: int) -> bool:
+    """Make room for filters; True where nobody had before."""
     with IPRoute() as ipr:
         try:
             ipr.tc("add", "clsact", ifindex)
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
+            return False
+    return True
+
+
+def _put_filter(ifindex: int, program_fd: int) -> None:
+    with IPRoute() as ipr:
         ipr.tc(
             "replace-filter",
             "bpf",

@@ -9,6 +9,7 @@ bpf_skb_adjust_room insists on when the program removes the packet-out header.
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import struct
 import threading
@@ -51,8 +52,6 @@ class PacketIO:
         return int(struct.unpack("=II", raw)[1])
 
     def _run(self) -> None:
-        import select
-
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._woken, select.POLLIN)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -59,6 +60,31 @@ def check_ports(ports: Iterable[Port], cpu_port: int) -> None:
         numbers[port.number] = interfaces[port.interface] = port
 
 
+class Claims:
+    """Interfaces and the device id, held against a second switch in the same namespace.
+
+    A claim is an abstract unix socket: these belong to a network namespace, like interfaces, and
+    end with the process that holds them.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def take(self, name: str, refusal: str) -> None:
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            claim.bind(f"\0flowferry-switch/{name}")
+        except OSError as error:
+            claim.close()
+            raise PortError(refusal) from error
+        self._held.append(claim)
+
+    def release(self) -> None:
+        for claim in self._held:
+            claim.close()
+        self._held.clear()
+
+
 class CpuPort:
     """A veth pair: the program sends to one end, the switch's user space owns the other.
 
@@ -97,14 +123,32 @@ class Ports:
     def __init__(self, ports: Iterable[Port], cpu_port: int, device_id: int) -> None:
         self.cpu_number = cpu_port
         self._attachments: dict[int, Attachment] = {}
+        self._claims = Claims()
         front = list(ports)
         check_ports(front, cpu_port)
         self.interfaces = {p.number: _ifindex(p) for p in front}
-        for port in front:
-            _no_ipv6(port.interface)
-            _up(port)
-        self.cpu = CpuPort(device_id)
+        try:
+            self._claim(front, device_id)
+            for port in front:
+                _no_ipv6(port.interface)
+                _up(port)
+            self.cpu = CpuPort(device_id)
+        except BaseException:
+            self._claims.release()
+            raise
         self.interfaces[cpu_port] = self.cpu.ifindex
+
+    def _claim(self, front: Iterable[Port], device_id: int) -> None:
+        self._claims.take(
+            f"device/{device_id}",
+            f"device {device_id} is run by another switch in this network namespace; "
+            "end it or choose another --device-id",
+        )
+        for port in front:
+            self._claims.take(
+                f"port/{port.interface}",
+                f"interface {port.interface} is a port of another running switch",
+            )
 
     def carry(self, dataplane: Dataplane) -> None:
         """Put a program on every port, in place of the one before."""
@@ -128,6 +172,7 @@ class Ports:
             attachment.detach()
         self._attachments.clear()
         self.cpu.remove()
+        self._claims.release()
 
 
 def _ifindex(port: Port) -> int:
@@ -166,8 +211,6 @@ def turn_offloads_off(interface: str) -> None:
 
 
 def _ethtool(control: socket.socket, interface: str, command: int, name: str) -> None:
-    import ctypes
-
     value = ctypes.create_string_buffer(struct.pack("=II", command, 0))
     request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
     try:

@@ -13,6 +13,7 @@ import grpc
 from finsy.proto import p4r, p4r_grpc
 
 from .arbitration import Arbitration, Controller
+from .dataplane import DROP_REASONS
 from .errors import PortError, SwitchError
 from .packet_io import PacketIO
 from .pipeline import Pipeline
@@ -26,6 +27,12 @@ _WORKERS = STREAMS + 16
 _READ_CHUNK = 500
 
 _Action = p4r.SetForwardingPipelineConfigRequest
+_VERIFYING = (
+    _Action.VERIFY,
+    _Action.VERIFY_AND_SAVE,
+    _Action.VERIFY_AND_COMMIT,
+    _Action.RECONCILE_AND_COMMIT,
+)
 _Response = p4r.GetForwardingPipelineConfigRequest
 
 log = logging.getLogger(__name__)
@@ -59,30 +66,33 @@ class Switch:
             raise invalid(str(error)) from error
 
     def set_pipeline(self, action: int, config: p4r.ForwardingPipelineConfig) -> None:
+        if action == _Action.COMMIT:
+            with self.lock:
+                self._commit_saved()
+            return
+        if action not in _VERIFYING:
+            raise invalid("the action must be one of VERIFY .. RECONCILE_AND_COMMIT")
+        pipeline = self.verify(config)  # a compiler run: writes go on meanwhile
         with self.lock:
-            match action:
-                case _Action.VERIFY:
-                    self.verify(config).close()
-                case _Action.VERIFY_AND_SAVE:
-                    self._save(self.verify(config))
-                case _Action.VERIFY_AND_COMMIT:
-                    self.commit(self.verify(config))
-                case _Action.COMMIT:
-                    if self._saved is None:
-                        raise RpcFailure(
-                            grpc.StatusCode.FAILED_PRECONDITION, "no verified pipeline is saved"
-                        )
-                    saved, self._saved = self._saved, None
-                    self.commit(saved)
-                case _Action.RECONCILE_AND_COMMIT:
-                    self._reconcile(self.verify(config))
-                case _:
-                    raise invalid("the action must be one of VERIFY .. RECONCILE_AND_COMMIT")
+            if action == _Action.VERIFY:
+                pipeline.close()
+            elif action == _Action.VERIFY_AND_SAVE:
+                self._save(pipeline)
+            elif action == _Action.VERIFY_AND_COMMIT:
+                self.commit(pipeline)
+            else:
+                self._reconcile(pipeline)
 
     def _save(self, pipeline: Pipeline) -> None:
         if self._saved:
             self._saved.close()
         self._saved = pipeline
+
+    def _commit_saved(self) -> None:
+        if self._saved is None:
+            raise RpcFailure(grpc.StatusCode.FAILED_PRECONDITION, "no verified pipeline is saved")
+        saved, self._saved = self._saved, None
+        self.commit(saved)
 
     def _reconcile(self, pipeline: Pipeline) -> None:
         """Keep the entries; refuse, and change nothing, where the new tables do not take them."""
@@ -130,7 +140,21 @@ class Switch:
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the packet cannot be sent: {error.strerror}"
             ) from error
 
+    def report(self) -> None:
+        """Say what was lost, where anything was: nobody else can know."""
+        counts = self.pipeline.dataplane.dropped() if self.pipeline else {}
+        for reason, count in counts.items():
+            if count:
+                log.warning("%d packets dropped: %s", count, DROP_REASONS[reason])
+        unqueued = self.packet_io.dropped()
+        if unqueued or self.packets_lost:
+            log.warning(
+                "%d packet-ins lost: the switch or its controller did not keep up",
+                unqueued + self.packets_lost,
+            )
+
     def close(self) -> None:
+        self.report()
         self.ports.close()
         self.packet_io.close()
         for pipeline in (self.pipeline, self._saved):
