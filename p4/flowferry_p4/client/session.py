@@ -151,10 +151,10 @@ class Session:
 
         The stream and the other calls overtake each other. Where the order matters (packets out,
         then an update), flush between them: it repeats the arbitration, which the switch answers
-        in stream order.
+        in stream order. The election id rises by one, as BMv2 does not answer one that is the same.
         """
         stream = self._writable_stream()
-        stream.arbitrate(stream.election_id, timeout)
+        stream.arbitrate(stream.election_id + 1, timeout)
 
     def _writable_stream(self) -> _Stream:
         self._check_open()

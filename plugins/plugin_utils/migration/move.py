@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from flowferry_p4.client.errors import P4Error
 from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
@@ -169,7 +170,7 @@ class Move:
             with self.phase("clean"):
                 self.source.call("remove", endpoint=self.plan["endpoint"])
                 self.traffic.unguard(self.plan["source"]["switch_port"])
-        except FlowferryError as error:
+        except (FlowferryError, P4Error) as error:
             return [f"the source was not removed: {error}. Run the playbook again."]
         self.journal.end()
         return []
