@@ -115,7 +115,8 @@ class Keeper:
         if len(others) > 1:
             raise FlowferryError(
                 "ambiguous_workload",
-                f'"{workload}" is on {", ".join(sorted(others))}; say which with -e source=NODE',
+                f'"{workload}" is on {", ".join(sorted(others))}; rename or remove the one '
+                "that is not meant",
             )
         return holders[0]
 
