@@ -78,6 +78,15 @@ class Namespace:
         self._scripts.append(process)
         return process
 
+    def offloads_off(self, interface: str) -> None:
+        """The kernel completes checksums and segments before this interface, as on a plain NIC."""
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT / 'p4')!r})\n"
+            "from flowferry_p4.switch.ports import turn_offloads_off\n"
+            f"turn_offloads_off({interface!r})"
+        )
+        self.run(sys.executable, "-c", code)
+
     def remove(self) -> None:
         for process in self._scripts:
             process.kill()

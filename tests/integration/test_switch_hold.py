@@ -143,6 +143,36 @@ def test_udp_is_held_and_delivered_in_order(lab: tuple[Bench, Controller]) -> No
     assert line(sender).startswith("ok")
 
 
+def test_a_held_packet_of_a_service_comes_up_untranslated(lab: tuple[Bench, Controller]) -> None:
+    """It is replayed against the entries of the moment of its release, here another port."""
+    made, controller = lab
+    client, server = made.hosts
+    virtual = "198.19.9.100"
+    service: dict[str, int | str] = {"address": virtual, "protocol": 17, "port": 53}
+    controller.insert("service", service, "select_bucket", 1, 1)
+    controller.insert("bucket", {"service_id": 1, "bucket": 0}, "to_backend", 1)
+    controller.insert("backend", {"backend_id": 1}, "translate", server.address, 7001)
+    back: dict[str, int | str] = {"address": server.address, "protocol": 17, "port": 7002}
+    controller.insert("reply", back, "restore_virtual", virtual, 53)
+    controller.insert("hold_to", {"address": server.address}, "buffer")
+    sender = client.python(UDP_CLIENT, virtual, "53")
+    packet = controller.packets.get(timeout=DEADLINE)
+    assert_complete(packet.payload)
+    assert packet.payload[30:34] == bytes([198, 19, 9, 100])
+    assert packet.payload[36:38] == (53).to_bytes(2, "big")
+
+    assert line(server.python(UDP_ECHO, server.address, "7002")) == "listening"
+    redirect = controller.names.entry(
+        "backend", {"backend_id": 1}, "translate", server.address, 7002
+    )
+    controller.write("MODIFY", redirect)
+    controller.packet_out(packet.payload, past_hold=1)
+    controller.write("DELETE", controller.names.entry("hold_to", {"address": server.address}))
+    for late in drain(controller):
+        controller.packet_out(late.payload, past_hold=1)
+    assert line(sender) == f"ok {virtual}"
+
+
 def test_hold_drop_counts(lab: tuple[Bench, Controller]) -> None:
     made, controller = lab
     client, server = made.hosts
