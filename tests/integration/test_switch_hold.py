@@ -201,6 +201,18 @@ def test_packet_out_leaves_unchanged(lab: tuple[Bench, Controller]) -> None:
     listener.wait(DEADLINE)
 
 
+def test_an_arbitration_is_answered_behind_the_packets(lab: tuple[Bench, Controller]) -> None:
+    """What a controller needs to release: the buffer is sent before the hold entry goes."""
+    made, controller = lab
+    count = 500
+    for _ in range(count):
+        controller.packet_out(bytes(100), past_hold=1)
+    controller.arbitrate(controller.election)
+    controller.answer()
+    sent = made.switch_namespace.run("cat", "/sys/class/net/ffcpu1u/statistics/tx_packets")
+    assert int(sent) == count
+
+
 def test_guard_drops_by_port_and_source(lab: tuple[Bench, Controller]) -> None:
     made, controller = lab
     client, server = made.hosts

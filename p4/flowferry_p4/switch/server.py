@@ -155,8 +155,8 @@ class Switch:
 
     def close(self) -> None:
         self.report()
-        self.ports.close()
         self.packet_io.close()
+        self.ports.close()
         for pipeline in (self.pipeline, self._saved):
             if pipeline:
                 pipeline.close()
@@ -269,6 +269,9 @@ class P4Runtime(p4r_grpc.P4RuntimeServicer):
         controller.outbox.put(None)
 
     def _stream_request(self, controller: Controller, request: p4r.StreamMessageRequest) -> None:
+        """Handle one message. They are handled in order, one after the other: the answer to an
+        arbitration that repeats the election id says that the packet-outs before it are sent.
+        """
         kind = request.WhichOneof("update")
         if kind == "arbitration":
             self.switch.arbitration.update(controller, request.arbitration)
