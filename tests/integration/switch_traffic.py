@@ -95,7 +95,7 @@ while True:
 UDP_CLIENT = r"""
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.settimeout(3)
+s.settimeout(15)
 s.connect((sys.argv[1], int(sys.argv[2])))
 if len(sys.argv) > 3:
     s.setsockopt(socket.SOL_SOCKET, 11, 1)
