@@ -169,11 +169,6 @@ requirements:
   - root
   - iproute2 and util-linux on this machine
   - openssh-server and catatonit in the host's root
-
-seealso:
-  - name: Role flowferry.core.lab_host
-    description: Starts all hosts of an inventory.
-    link: https://docs.ansible.com/ansible/latest/collections_guide/index.html
 """
 
 EXAMPLES = r"""
