@@ -56,7 +56,7 @@ class Namespace:
 
     def __init__(self, name: str) -> None:
         self.name = f"{name}-{os.getpid()}-{next(_serial)}"
-        self._scripts: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[str]] = []
         run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
 
@@ -75,7 +75,7 @@ class Namespace:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._scripts.append(process)
+        self.processes.append(process)
         return process
 
     def offloads_off(self, interface: str) -> None:
@@ -88,7 +88,7 @@ class Namespace:
         self.run(sys.executable, "-c", code)
 
     def remove(self) -> None:
-        for process in self._scripts:
+        for process in self.processes:
             process.kill()
             process.communicate()
         run("ip", "netns", "del", self.name, check=False)
@@ -132,6 +132,7 @@ class SwitchProcess:
             stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
+        namespace.processes.append(self.process)
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
