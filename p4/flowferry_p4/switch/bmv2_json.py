@@ -17,8 +17,8 @@ from .errors import BadProgram, Refused, Source
 
 Json: TypeAlias = Mapping[str, Any]
 
-MAX_WIDTH = 64
-"""Widest field the generated C holds, in bits: one BPF register."""
+MAX_WIDTH = 128
+"""Widest field the generated C holds, in bits: an IPv6 address, a pair of BPF registers."""
 
 
 # --- expressions --------------------------------------------------------------------------------

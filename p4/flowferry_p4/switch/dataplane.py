@@ -39,9 +39,9 @@ class Dataplane:
         }
 
     @classmethod
-    def build(cls, device_config: bytes, cpu_port: int) -> Dataplane:
+    def build(cls, device_config: bytes, cpu_port: int, framed: bool = False) -> Dataplane:
         """BMv2 JSON to a loaded program; SwitchError tells what is wrong with it."""
-        compiled = compile_program(load(device_config), cpu_port)
+        compiled = compile_program(load(device_config), cpu_port, framed)
         return cls(compiled, compile_c(compiled.source))
 
     def set_ports(self, interfaces: Mapping[int, int]) -> None:

@@ -37,9 +37,11 @@ _CODES = {
 class Pipeline:
     """A committed (or verified) forwarding pipeline."""
 
-    def __init__(self, config: p4r.ForwardingPipelineConfig, cpu_port: int) -> None:
+    def __init__(
+        self, config: p4r.ForwardingPipelineConfig, cpu_port: int, framed: bool = False
+    ) -> None:
         self.config = config
-        self.dataplane = Dataplane.build(config.p4_device_config, cpu_port)
+        self.dataplane = Dataplane.build(config.p4_device_config, cpu_port, framed)
         try:
             self.schema = Schema(config.p4info, self.dataplane.compiled.program)
         except BadProgram:

@@ -41,9 +41,10 @@ log = logging.getLogger(__name__)
 class Switch:
     """Ports, the pipeline they carry, and the controllers that fill it."""
 
-    def __init__(self, device_id: int, ports: Ports) -> None:
+    def __init__(self, device_id: int, ports: Ports, framed: bool = False) -> None:
         self.device_id = device_id
         self.ports = ports
+        self.framed = framed
         self.arbitration = Arbitration(device_id)
         self.lock = threading.RLock()
         self.pipeline: Pipeline | None = None
@@ -61,7 +62,7 @@ class Switch:
 
     def verify(self, config: p4r.ForwardingPipelineConfig) -> Pipeline:
         try:
-            return Pipeline(config, self.ports.cpu_number)
+            return Pipeline(config, self.ports.cpu_number, self.framed)
         except SwitchError as error:
             raise invalid(str(error)) from error
 

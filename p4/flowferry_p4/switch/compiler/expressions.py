@@ -2,8 +2,8 @@
 """P4 expressions to C expressions.
 
 BMv2 computes with unlimited precision and p4c masks every result to its width, so the C may compute
-modulo 2**64: the mask makes both agree. Where they would not (a shift by 64 or more, saturation)
-the C says so explicitly.
+modulo 2**64, or modulo 2**128 where an operand or the result is wider: the mask makes both agree.
+Where they would not (a shift by the register's width or more, saturation) the C says so explicitly.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from dataclasses import dataclass
 
 from ..bmv2_json import COMPARISONS, Bool, Const, Expr, FieldRef, Lookahead, Op, Param, Valid
 from ..errors import Refused, Source
-from .names import Names, hexadecimal, mask
+from .names import Names, Placed, hexadecimal, is_wide, mask
 
 PLAIN = {"+", "-", "*", "&", "|", "^"}
+NARROW = COMPARISONS | {"and", "or", "not", "d2b", "b2d", "usat_cast"}
+"""Operations whose result is not as wide as their operands."""
+
+WIDE_FUNCTIONS = {"<<": "shift_left", ">>": "shift_right", "*": "multiply"}
+"""What BPF cannot do with a u128, and a function of the runtime does."""
 
 UNKNOWN_METADATA = {
     "enq_timestamp": "queueing metadata",
@@ -33,15 +38,47 @@ class Scope:
 
     names: Names
     source: Source | None = None
-    parameter: Callable[[int], str] | None = None
+    parameter: Callable[[int], Placed] | None = None
     lookahead: Callable[[Lookahead], str] | None = None
 
 
-def compile_expression(expression: Expr, scope: Scope) -> str:
-    """C text of an expression; its value is a u64, 0 or 1 where the expression is a boolean."""
+def compile_expression(expression: Expr, scope: Scope, wide: bool = False) -> str:
+    """C text of an expression; its value is 0 or 1 where the expression is a boolean.
+
+    Its type is u64, or u128 where an operand needs that or `wide` asks for it.
+    """
+    return _compile(expression, scope, wide or _needs_wide(expression, scope))
+
+
+def _needs_wide(expression: Expr, scope: Scope) -> bool:
+    """Whether a value of more than 64 bits takes part in what the expression computes."""
     match expression:
         case Const(value):
-            return hexadecimal(value)
+            return is_wide(value.bit_length())
+        case FieldRef():
+            return is_wide(scope.names.width(expression))
+        case Param(index):
+            return is_wide(_parameter(index, scope)[1])
+        case Lookahead(_, width):
+            return is_wide(width)
+        case Op("?", (_, left, right)):
+            return _needs_wide(left, scope) or _needs_wide(right, scope)
+        case Op(op, operands) if op not in NARROW:
+            return any(_needs_wide(o, scope) for o in operands)
+    return False
+
+
+def _parameter(index: int, scope: Scope) -> Placed:
+    if scope.parameter is None:
+        raise Refused("an action parameter outside of an action", scope.source)
+    return scope.parameter(index)
+
+
+def _compile(expression: Expr, scope: Scope, wide: bool) -> str:
+    cast = "(u128)" if wide else "(u64)"
+    match expression:
+        case Const(value):
+            return hexadecimal(value, wide)
         case Bool(value):
             return "1ULL" if value else "0ULL"
         case FieldRef(header, field):
@@ -49,27 +86,30 @@ def compile_expression(expression: Expr, scope: Scope) -> str:
                 raise Refused(
                     f"standard_metadata.{field} ({UNKNOWN_METADATA[field]})", scope.source
                 )
-            return f"(u64){scope.names.field(expression)}"
+            return f"{cast}{scope.names.field(expression)}"
         case Valid():
             return f"(u64){scope.names.field(expression)}"
         case Param(index):
-            if scope.parameter is None:
-                raise Refused("an action parameter outside of an action", scope.source)
-            return scope.parameter(index)
+            text, _ = _parameter(index, scope)
+            return f"(u128){text}" if wide else text
         case Lookahead():
             if scope.lookahead is None:
                 raise Refused("lookahead outside of the parser", scope.source)
-            return scope.lookahead(expression)
+            return f"{cast}{scope.lookahead(expression)}"
         case Op("usat_cast", (value, width)):
             return _saturate(value, width, scope)
+        case Op("?", (condition, left, right)):
+            chosen = compile_expression(condition, scope)
+            return f"({chosen} ? {_compile(left, scope, wide)} : {_compile(right, scope, wide)})"
+        case Op(op, operands) if op in NARROW:
+            # What is compared or tested is as wide as it needs, whatever becomes of the answer.
+            inner = any(_needs_wide(o, scope) for o in operands)
+            return _operation(op, [_compile(o, scope, inner) for o in operands], inner)
         case Op(op, operands):
-            return _operation(op, [compile_expression(o, scope) for o in operands])
+            return _operation(op, [_compile(o, scope, wide) for o in operands], wide)
 
 
-def _operation(op: str, operands: list[str]) -> str:
-    if op == "?":
-        condition, left, right = operands
-        return f"({condition} ? {left} : {right})"
+def _operation(op: str, operands: list[str], wide: bool) -> str:
     if len(operands) == 1:
         (value,) = operands
         return {
@@ -82,6 +122,8 @@ def _operation(op: str, operands: list[str]) -> str:
     left, right = operands
     if op in COMPARISONS:
         return f"(u64)({left} {op} {right})"
+    if op in WIDE_FUNCTIONS and wide:
+        return f"{WIDE_FUNCTIONS[op]}({left}, {right})"
     if op in PLAIN:
         return f"({left} {op} {right})"
     if op in ("<<", ">>"):
@@ -91,7 +133,7 @@ def _operation(op: str, operands: list[str]) -> str:
 
 def _saturate(value: Expr, width: Expr, scope: Scope) -> str:
     """Saturating addition and subtraction: exact in 64 signed bits up to a width of 62."""
-    if not isinstance(width, Const) or width.value > 62:
+    if not isinstance(width, Const) or width.value > 62 or _needs_wide(value, scope):
         raise Refused("saturating arithmetic on more than 62 bits", scope.source)
     text = compile_expression(value, scope)
     return f"saturate({text}, {hexadecimal(mask(width.value))})"

@@ -17,7 +17,7 @@ def identifier(name: str) -> str:
 
 def container(width: int) -> int:
     """Bits of the smallest unsigned C integer that holds `width` bits."""
-    for bits in (8, 16, 32, 64):
+    for bits in (8, 16, 32, 64, 128):
         if width <= bits:
             return bits
     raise ValueError(f"no C integer holds {width} bits")
@@ -31,15 +31,22 @@ def mask(width: int) -> int:
     return (1 << width) - 1
 
 
-def hexadecimal(value: int) -> str:
-    """A C literal, in two's complement where negative."""
+def is_wide(width: int) -> bool:
+    """Whether a value needs a u128; C has no literals of it, and BPF no shifts by a variable."""
+    return width > 64
+
+
+def hexadecimal(value: int, wide: bool = False) -> str:
+    """A C literal, in two's complement where negative; a u128 where asked for or needed."""
+    if wide or is_wide(value.bit_length()):
+        return f"wide({value >> 64 & mask(64):#x}ULL, {value & mask(64):#x}ULL)"
     return f"{value & mask(64):#x}ULL"
 
 
 _WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
-volatile while asm typeof linux unix u8 u16 u32 u64 s32 s64
+volatile while asm typeof linux unix u8 u16 u32 u64 u128 s32 s64
 valid_ reshaped length parsed
 """  # the last line: members of the generated structs
 RESERVED = frozenset(_WORDS.split())
@@ -50,6 +57,7 @@ class Names:
     """Unique C names for headers and fields, whatever characters P4 allowed in them."""
 
     def __init__(self, program: Program) -> None:
+        self.width = program.width
         self.headers = _unique(program.headers)
         self.fields = {
             h.name: _unique([f.name for f in h.fields]) for h in program.headers.values()
@@ -110,9 +118,13 @@ def chunks(first: int, last: int) -> list[Chunk]:
 def read_field(buffer: str, field: Field) -> str:
     """C expression of a field in a buffer of packet bytes (aligned to 8)."""
     end = field.offset + field.width
+    if is_wide(field.width):
+        high = Field(field.name, field.width - 64, field.offset)
+        low = Field(field.name, 64, end - 64)
+        return f"wide({read_field(buffer, high)}, {read_field(buffer, low)})"
     first, last = field.offset // 8, (end - 1) // 8
     if last - first + 1 > 8:  # a field of 58..64 bits that starts inside a byte
-        return _read_wide(buffer, field)
+        return _read_straddling(buffer, field)
     terms = []
     for piece in chunks(first, last):
         shift = 8 * (last - piece.at + 1) - piece.bits
@@ -126,7 +138,7 @@ def read_field(buffer: str, field: Field) -> str:
     return f"({value} & {hexadecimal(mask(field.width))})"
 
 
-def _read_wide(buffer: str, field: Field) -> str:
+def _read_straddling(buffer: str, field: Field) -> str:
     first = field.offset // 8
     end = field.offset + field.width
     down = 8 * (first + 9) - end
@@ -136,7 +148,14 @@ def _read_wide(buffer: str, field: Field) -> str:
 
 
 Placed = tuple[str, int]
-"""A C expression of type u64 and its width in bits."""
+"""A C expression and its width in bits; its type is u64, or u128 where the width needs it."""
+
+
+def _part(expression: str, width: int, shift: int) -> str:
+    """The u64 that begins `shift` bits above the lowest bit of a value."""
+    if is_wide(width):
+        return f"(u64)(({expression}) >> {shift})"
+    return f"((u64)({expression}) >> {shift})" if shift else f"(u64)({expression})"
 
 
 def write_bytes(buffer: str, values: Sequence[Placed]) -> list[str]:
@@ -146,7 +165,7 @@ def write_bytes(buffer: str, values: Sequence[Placed]) -> list[str]:
     composed.
     """
     statements = []
-    spans = []  # (first bit, end bit, expression, width)
+    spans = []  # (first bit, end bit, expression)
     at = 0
     for expression, width in values:
         spans.append((at, at + width, expression))
@@ -159,18 +178,18 @@ def write_bytes(buffer: str, values: Sequence[Placed]) -> list[str]:
             start, end, expression = inside[0]
             piece = chunks(byte, end // 8 - 1)[0]
             shift = end - 8 * byte - piece.bits
-            statements.append(
-                f"store{piece.bits}({buffer} + {byte}, (u64)({expression}) >> {shift});"
-            )
+            value = _part(expression, end - start, shift)
+            statements.append(f"store{piece.bits}({buffer} + {byte}, {value});")
             byte += piece.bits // 8
             continue
         terms = []
         for start, end, expression in inside:
             shift = end - (8 * byte + 8)
-            moved = f">> {shift}" if shift >= 0 else f"<< {-shift}"
+            value = _part(expression, end - start, max(shift, 0))
+            moved = f" << {-shift}" if shift < 0 else ""
             lowest, highest = max(start, 8 * byte), min(end, 8 * byte + 8)
             keep = mask(highest - lowest) << (8 * byte + 8 - highest)
-            terms.append(f"(((u64)({expression}) {moved}) & {keep:#x})")
+            terms.append(f"(({value}{moved}) & {keep:#x})")
         statements.append(f"store8({buffer} + {byte}, {' | '.join(terms)});")
         byte += 1
     return statements
@@ -187,9 +206,7 @@ def sum_words(values: Sequence[Placed], at: int = 0) -> list[str]:
         word = at // 16
         while word * 16 < end:
             lowest, highest = max(at, word * 16), min(end, word * 16 + 16)
-            value = f"(u64)({expression})"
-            if end - highest:
-                value = f"({value} >> {end - highest})"
+            value = _part(expression, width, end - highest)
             value = f"({value} & {mask(highest - lowest):#x})"
             left = word * 16 + 16 - highest
             terms.append(f"({value} << {left})" if left else value)

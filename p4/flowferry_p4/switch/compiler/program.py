@@ -19,7 +19,7 @@ from .parser import ParserCompiler
 from .primitives import DROP_PORT, Primitives, counter_map, used_calculations
 from .tables import Kind, TableLayout, compile_table, lay_out
 
-CPU_FRAME = 14
+FRAME = 14
 """Bytes of the Ethernet header that frames packets on the CPU port's veth."""
 
 
@@ -40,8 +40,12 @@ class CompiledProgram:
     counters: dict[str, CounterLayout] = field(default_factory=dict)
 
 
-def compile_program(program: Program, cpu_port: int) -> CompiledProgram:
-    """Generate the C of a program; raise Refused where it uses what this target has not."""
+def compile_program(program: Program, cpu_port: int, framed: bool = False) -> CompiledProgram:
+    """Generate the C of a program; raise Refused where it uses what this target has not.
+
+    With `framed` every port carries its packets as the CPU port does: behind a frame, so that
+    packets shorter than an Ethernet header can pass.
+    """
     names = Names(program)
     analysis = analyse(program)
     primitives = Primitives(program, names)
@@ -64,7 +68,8 @@ def compile_program(program: Program, cpu_port: int) -> CompiledProgram:
     source = environment.get_template("program.c.j2").render(
         program=program,
         cpu_port=cpu_port,
-        cpu_frame=CPU_FRAME,
+        framed=framed,
+        frame=FRAME,
         drop_port=DROP_PORT,
         structs=[_struct(h, names) for h in program.headers.values()],
         tracked=[(names.original(r)[3:], ctype(program.width(r))) for r in analysis.tracked],
