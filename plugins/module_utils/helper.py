@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .endpoint import Endpoint, create, find
+from .endpoint import Endpoint, find
 from .errors import FlowferryError
-from .runtimes.podman import PodmanContainer
+from .runtimes.base import About, Workload
+from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
 
 STATE = Path("/run/flowferry")
@@ -32,76 +33,80 @@ IDLE_LIMIT = 120.0
 
 
 class Operations:
-    """The requests of the keeper, by name. Each can be repeated without harm."""
+    """The requests of the keeper, by name. Each can be repeated without harm.
 
-    def __init__(self, workload: str, certificates: dict[str, str]) -> None:
-        self.container = PodmanContainer(workload)
+    ``about`` is what check_source() said on the source, ``endpoint`` this node's end of the move.
+    """
+
+    def __init__(self, workload: Workload, certificates: dict[str, str]) -> None:
+        self.workload = workload
         self.certificates = certificates
         # A checkpoint is the memory of a process: in memory, private, and gone afterwards. The name
         # is fixed, so that the next helper removes what a killed one left.
-        self.directory = Path(f"/dev/shm/flowferry-{workload}")
+        self.directory = Path(f"/dev/shm/flowferry-{workload.file_name}")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o700)
-        self.received: Path | None = None
         self.arrived = threading.Event()
         self._sender: Sender | None = None
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """What can be asked for."""
-        names = "describe check_source check_destination prepare connect freeze checkpoint transfer"
-        names += " restore resume remove discard die_for_test"
+        names = "describe check_source check_destination prepare_source prepare_destination freeze"
+        names += " checkpoint transfer restore resume remove discard die_for_test"
         return {name: getattr(self, name) for name in names.split()}
 
-    def describe(self) -> dict[str, Any] | None:
-        return self.container.describe()
+    def describe(self) -> About | None:
+        return self.workload.describe()
 
-    def check_source(self) -> dict[str, Any]:
-        return self.container.check_source()
+    def check_source(self) -> About:
+        return self.workload.check_source()
 
-    def check_destination(self, about: dict[str, Any]) -> None:
-        self.container.check_destination(about, str(self.directory))
+    def check_destination(self, about: About) -> None:
+        self.workload.check_destination(about, self.directory)
 
-    def prepare(self, endpoint: dict[str, str]) -> None:
-        """Make the namespace that the copy will wake up in."""
-        create(Endpoint(**endpoint))
+    def prepare_destination(self, about: About, endpoint: dict[str, str]) -> None:
+        """Make the network that the copy will wake up in."""
+        self.workload.prepare_destination(about, Endpoint(**endpoint))
 
-    def connect(self, host: str, port: int) -> None:
+    def prepare_source(self, about: About, host: str, port: int) -> None:
         """Open the stream to the destination before anything is held."""
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
+        self.workload.prepare_source(about)
 
-    def freeze(self, container_id: str) -> None:
-        self.container.freeze(container_id)
+    def freeze(self, about: About) -> None:
+        self.workload.freeze(about)
 
-    def checkpoint(self) -> dict[str, Any]:
-        archive = self.directory / "checkpoint.tar"
-        archive.unlink(missing_ok=True)
-        self.container.checkpoint(archive)
-        return {"size": archive.stat().st_size}
+    def checkpoint(self, about: About) -> None:
+        self.workload.checkpoint(about, self._empty_checkpoint())
 
     def transfer(self) -> dict[str, Any]:
         if self._sender is None:
             raise FlowferryError("transfer_failed", "the stream to the destination is not open")
-        return self._sender.send(self.directory / "checkpoint.tar")
+        return self._sender.send(self.directory / "checkpoint")
 
-    def restore(self) -> dict[str, Any]:
+    def receive(self, lines: JsonLines) -> None:
+        """What the source's transfer() sends."""
+        if receive(lines, self._empty_checkpoint()):
+            self.arrived.set()
+
+    def restore(self, about: About) -> About:
         # The sender hears of the arrival a moment before it is noted here.
-        self.arrived.wait(10.0)
-        if self.received is None:
+        if not self.arrived.wait(10.0):
             raise FlowferryError("restore_failed", "no checkpoint has arrived")
-        return self.container.restore(self.received)
+        return self.workload.restore(about, self.directory / "checkpoint")
 
-    def resume(self, container_id: str) -> None:
-        self.container.resume(container_id)
+    def resume(self, about: About) -> None:
+        self.workload.resume(about)
 
     def remove(self, endpoint: dict[str, str]) -> None:
         """The source is not needed any more: end it, and shred its checkpoint."""
-        self.container.remove(Endpoint(**endpoint))
+        self.workload.remove(Endpoint(**endpoint))
 
     def discard(self, endpoint: dict[str, str]) -> None:
         """Undo what was done at the destination: the copy, its network, a restore under way."""
-        self.container.remove(Endpoint(**endpoint))
-        if self.container.inspect() is not None or find(endpoint["namespace"]) is not None:
+        self.workload.remove(Endpoint(**endpoint))
+        if self.workload.describe() is not None or find(endpoint["namespace"]) is not None:
             raise FlowferryError("discard_failed", "the copy is still there")
 
     def die_for_test(self) -> None:
@@ -113,6 +118,12 @@ class Operations:
         if self._sender is not None:
             self._sender.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _empty_checkpoint(self) -> Path:
+        directory = self.directory / "checkpoint"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(mode=0o700)
+        return directory
 
 
 class Helper:
@@ -144,11 +155,10 @@ class Helper:
             lines = JsonLines(self._context.wrap_socket(plain, server_side=True))
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
-                self._operations.received = receive(lines, self._operations.directory)
-                self._operations.arrived.set()
+                self._operations.receive(lines)
             elif hello.get("hello") == "keeper":
                 self._serve_keeper(lines)
-        except (OSError, ssl.SSLError, ValueError) as error:
+        except (OSError, ssl.SSLError, ValueError, FlowferryError) as error:
             print(f"connection ended: {error}", file=sys.stderr, flush=True)
 
     def _serve_keeper(self, lines: JsonLines) -> None:
@@ -175,9 +185,9 @@ def _answer(handler: Callable[..., Any], arguments: dict[str, Any]) -> dict[str,
     return {"result": result, "ms": round((time.monotonic() - started) * 1000, 3)}
 
 
-def end_previous(workload: str) -> None:
+def end_previous(workload: Workload) -> None:
     """End the helper that an interrupted migration of this workload left, and what it started."""
-    pid_file = STATE / f"helper-{workload}.pid"
+    pid_file = STATE / f"helper-{workload.file_name}.pid"
     if not pid_file.exists():
         return
     pid, started = pid_file.read_text().split()
@@ -220,8 +230,9 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def start(workload: str, address: str, port: int, certificates: dict[str, str]) -> dict[str, Any]:
+def start(text: str, address: str, port: int, certificates: dict[str, str]) -> dict[str, Any]:
     """Start the helper in the background; returns its pid, and the port that it listens on."""
+    workload = open_workload(text)
     STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
     end_previous(workload)
     listener = socket.create_server((address, port))
@@ -229,7 +240,7 @@ def start(workload: str, address: str, port: int, certificates: dict[str, str]) 
     if pid == 0:
         _become_helper(workload, listener, certificates)
     os.waitpid(pid, 0)
-    pid_file = STATE / f"helper-{workload}.pid"
+    pid_file = STATE / f"helper-{workload.file_name}.pid"
     deadline = time.monotonic() + 10.0
     while not pid_file.exists():
         if time.monotonic() > deadline:
@@ -239,11 +250,13 @@ def start(workload: str, address: str, port: int, certificates: dict[str, str]) 
     return {"pid": helper_pid, "port": listener.getsockname()[1], "log": str(_log(workload))}
 
 
-def _log(workload: str) -> Path:
-    return STATE / f"helper-{workload}.log"
+def _log(workload: Workload) -> Path:
+    return STATE / f"helper-{workload.file_name}.log"
 
 
-def _become_helper(workload: str, listener: socket.socket, certificates: dict[str, str]) -> None:
+def _become_helper(
+    workload: Workload, listener: socket.socket, certificates: dict[str, str]
+) -> None:
     """A daemon: a session of its own, the module's pipes closed, a log file."""
     os.setsid()
     if os.fork() > 0:
@@ -259,7 +272,7 @@ def _become_helper(workload: str, listener: socket.socket, certificates: dict[st
     try:
         operations = Operations(workload, certificates)
         helper = Helper(operations, listener)
-        pid_file = STATE / f"helper-{workload}.pid"
+        pid_file = STATE / f"helper-{workload.file_name}.pid"
         temporary = pid_file.with_suffix(".new")
         temporary.write_text(f"{os.getpid()} {_start_time(os.getpid())}")
         temporary.replace(pid_file)

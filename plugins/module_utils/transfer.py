@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stream between two nodes: one file over TLS, hashed on the way, answered by the receiver."""
+"""The stream between two nodes: files over TLS, hashed on the way, answered by the receiver."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import ssl
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import FlowferryError
 
@@ -80,43 +80,68 @@ class Sender:
             ) from error
         self._lines.send({"hello": "transfer"})
 
-    def send(self, path: Path) -> dict[str, Any]:
-        """Send the file; returns its size in bytes and SHA-256 once the receiver has both."""
+    def send(self, directory: Path) -> dict[str, Any]:
+        """Send every file below ``directory``; returns the bytes sent once the receiver has them.
+
+        Each is {"name", "size"} and its content; {"sha256"}, of everything before it, is the end.
+        """
         digest = hashlib.sha256()
-        size = path.stat().st_size
-        self._lines.send({"name": path.name, "size": size})
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                self._lines.connection.sendall(chunk)
+        total = 0
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+            size = path.stat().st_size
+            name = str(path.relative_to(directory))
+            digest.update(_header(name, size))
+            self._lines.send({"name": name, "size": size})
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    self._lines.connection.sendall(chunk)
+            total += size
         self._lines.send({"sha256": digest.hexdigest()})
         answer = self._lines.receive()
         if answer is None or answer.get("error"):
             raise FlowferryError("transfer_failed", f"the destination says: {answer}")
-        return {"size": size, "sha256": digest.hexdigest()}
+        return {"size": total}
 
     def close(self) -> None:
         """Close the connection."""
         self._lines.close()
 
 
-def receive(lines: JsonLines, directory: Path) -> Path | None:
-    """Take one file of the stream into ``directory``; None when the sender has gone."""
-    header = lines.receive()
-    if header is None:
-        return None
-    path = directory / Path(header["name"]).name
+def receive(lines: JsonLines, directory: Path) -> bool:
+    """Take the files of a stream into ``directory``; False when they did not arrive intact."""
     digest = hashlib.sha256()
-    left = int(header["size"])
-    with path.open("wb") as file:
-        while left:
-            chunk = lines.read_exactly(min(_CHUNK, left))
-            if not chunk:
-                raise FlowferryError("transfer_failed", f"the stream ended {left} bytes early")
-            digest.update(chunk)
-            file.write(chunk)
-            left -= len(chunk)
-    trailer = lines.receive()
-    intact = trailer is not None and trailer.get("sha256") == digest.hexdigest()
-    lines.send({} if intact else {"error": "the checkpoint arrived damaged"})
-    return path if intact else None
+    while (header := lines.receive()) is not None:
+        if "sha256" in header:
+            intact = bool(header["sha256"] == digest.hexdigest())
+            lines.send({} if intact else {"error": "the checkpoint arrived damaged"})
+            return intact
+        name, size = str(header["name"]), int(header["size"])
+        digest.update(_header(name, size))
+        path = _inside(directory, name, size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as file:
+            _take(lines, file, size, digest)
+    return False
+
+
+def _header(name: str, size: int) -> bytes:
+    return f"{name}\0{size}\0".encode()
+
+
+def _inside(directory: Path, name: str, size: int) -> Path:
+    """Where a file of this name belongs; nothing leads out of ``directory``."""
+    parts = Path(name).parts
+    if size < 0 or not parts or ".." in parts or Path(name).is_absolute():
+        raise FlowferryError("transfer_failed", f"the source sent {name!r} of {size} bytes")
+    return directory.joinpath(*parts)
+
+
+def _take(lines: JsonLines, file: BinaryIO, size: int, digest: hashlib._Hash) -> None:
+    while size:
+        chunk = lines.read_exactly(min(_CHUNK, size))
+        if not chunk:
+            raise FlowferryError("transfer_failed", f"the stream ended {size} bytes early")
+        digest.update(chunk)
+        file.write(chunk)
+        size -= len(chunk)

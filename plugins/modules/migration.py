@@ -16,7 +16,7 @@ description:
     the playbook C(flowferry.core.migrate) does both.
 options:
   workload:
-    description: Name of the container.
+    description: What to move, written RUNTIME:NAME, or the name of a Podman container.
     type: str
     required: true
   destination:

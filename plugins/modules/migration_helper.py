@@ -15,7 +15,8 @@ description:
   - Used by the playbook C(flowferry.core.migrate) on every node that may be source or destination.
 options:
   workload:
-    description: Name of the container that is going to be moved.
+    description:
+      - What is going to be moved, written RUNTIME:NAME, or the name of a Podman container.
     type: str
     required: true
   address:
@@ -59,7 +60,8 @@ helper:
   description: Where the helper listens, its pid and its log.
   returned: success
   type: dict
-  sample: {address: 198.18.0.11, port: 40123, pid: 4711, log: /run/flowferry/helper-redis.log}
+  sample:
+    {address: 198.18.0.11, port: 40123, pid: 4711, log: /run/flowferry/helper-podman.redis.log}
 workload:
   description: What this node knows of the workload; null when it is not here.
   returned: success
@@ -69,7 +71,7 @@ workload:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flowferry.core.plugins.module_utils import helper
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from ansible_collections.flowferry.core.plugins.module_utils.runtimes.podman import PodmanContainer
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def main() -> None:
             parameters["port"],
             parameters["certificates"],
         )
-        about = PodmanContainer(parameters["workload"]).describe()
+        about = open_workload(parameters["workload"]).describe()
     except FlowferryError as error:
         module.fail_json(msg=str(error), failure=error.as_dict())
     except OSError as error:

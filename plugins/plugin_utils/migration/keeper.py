@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
 from flowferry_p4.client import P4Error, Session
 from flowferry_p4.client.traffic import EndpointTraffic
 
@@ -34,7 +35,8 @@ class Keeper:
             for name, node in order["nodes"].items()
         }
         switch = order["switch"]
-        self.journal = Journal(switch["address"], order["workload"])
+        self.workload = open_workload(order["workload"])
+        self.journal = Journal(switch["address"], self.workload.file_name)
         self.session = Session.open(
             switch["address"], device_id=switch["device_id"], primary=not order["check_mode"]
         )
@@ -95,33 +97,34 @@ class Keeper:
 
     def _find_source(self) -> str:
         """The one node where the workload is; a stopped namesake elsewhere counts as well."""
-        workload = self.order["workload"]
+        workload = self.workload
+        removal = workload.removal.format(name=workload.name)
         found = {name: helper.call("describe") for name, helper in self.helpers.items()}
         holders = [name for name, about in found.items() if about is not None]
         destination = self.order["destination"]
         if not holders:
             raise FlowferryError(
                 "unknown_workload",
-                f'no node has a container "{workload}"; asked: {", ".join(sorted(found))}. '
-                "`podman ps -a` on a node lists what there is",
+                f"no node has a {workload.title}; asked: {', '.join(sorted(found))}. "
+                f"`{workload.listing}` on a node lists what there is",
             )
         others = [name for name in holders if name != destination]
         if destination in holders and others:
             raise FlowferryError(
                 "name_taken",
-                f'"{workload}" is on {", ".join(sorted(others))} and there is another container of '
-                f"that name on {destination}; rename or remove it there: podman rm {workload}",
+                f"{workload} is on {', '.join(sorted(others))} and there is another "
+                f"{workload.title} on {destination}; rename or remove it there: {removal}",
             )
         if len(others) > 1:
             raise FlowferryError(
                 "ambiguous_workload",
-                f'"{workload}" is on {", ".join(sorted(others))}; rename or remove the one '
+                f"{workload} is on {', '.join(sorted(others))}; rename or remove the one "
                 "that is not meant",
             )
         return holders[0]
 
     def _check_route(self, node: str) -> None:
-        """On its destination already: then the switch must agree, and the container must run."""
+        """On its destination already: then the switch must agree, and it must run."""
         about = self.helpers[node].call("check_source")
         traffic = EndpointTraffic(self.session, about["endpoint"]["address"])
         route = traffic.route()
@@ -140,7 +143,7 @@ class Keeper:
         self.helpers[destination].call("check_destination", about=about)
         self.session.require_pipeline(self.order["switch"]["p4info"])
         plan = {
-            "workload": self.order["workload"],
+            "workload": str(self.workload),
             "about": about,
             "endpoint": about["endpoint"],
             "source": {"name": source, **self.order["nodes"][source]},

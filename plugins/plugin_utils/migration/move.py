@@ -91,26 +91,29 @@ class Move:
     def run(self, traffic: EndpointTraffic) -> dict[str, Any]:
         """The critical section and what surrounds it; returns the result of the migration."""
         self.traffic = traffic
-        endpoint = self.plan["endpoint"]
+        about, peer = self.plan["about"], self.plan["destination"]
         held_since = 0.0
         try:
             with self.phase("prepare"):
-                self.destination.call("prepare", endpoint=endpoint)
-                peer = self.plan["destination"]
-                self.source.call("connect", host=peer["address"], port=peer["port"])
+                self.destination.call(
+                    "prepare_destination", about=about, endpoint=self.plan["endpoint"]
+                )
+                self.source.call(
+                    "prepare_source", about=about, host=peer["address"], port=peer["port"]
+                )
             held_since = time.monotonic()
             with self.phase("hold"):
                 traffic.hold_ingress()
                 time.sleep(DRAIN)
-                self.source.call("freeze", container_id=self.plan["about"]["id"])
+                self.source.call("freeze", about=about)
                 traffic.hold_egress()
                 self.frozen_at = time.monotonic()
             with self.phase("checkpoint"):
-                self.source.call("checkpoint")
+                self.source.call("checkpoint", about=about)
             with self.phase("transfer"):
                 self.image_bytes = self.source.call("transfer")["size"]
             with self.phase("restore"):
-                self.destination.call("restore")
+                self.destination.call("restore", about=about)
             with self.phase("redirect"):
                 traffic.guard(self.plan["source"]["switch_port"])
                 traffic.redirect(self.plan["destination"]["switch_port"], peer["mac"])
@@ -189,7 +192,7 @@ class Move:
         traffic.guard(port)
         not_discarded = self._discard()
         traffic.unguard(self.plan["source"]["switch_port"])
-        self.source.call("resume", container_id=self.plan["about"]["id"])
+        self.source.call("resume", about=self.plan["about"])
         traffic.release({self.plan["source"]["switch_port"]: math.inf})
         if not_discarded is not None:
             raise not_discarded

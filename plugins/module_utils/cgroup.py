@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cgroups of a workload (version 1): its freezer, and the memory that it uses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from .errors import FlowferryError
+
+ROOT = Path("/sys/fs/cgroup")
+# The kernel freezes a group within a millisecond, unless a process is stuck in it (seconds).
+LIMIT = 5.0
+
+
+def path_of(pid: int, controller: str) -> Path | None:
+    """The directory of a process's group; None for the root group, and when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:  # it has ended in the meantime
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(",") and path != "/":
+            return ROOT / controller / path.lstrip("/")
+    return None
+
+
+def memory_bytes(pid: int) -> int:
+    """What the group of a process uses, page cache included; 0 when that is not known."""
+    group = path_of(pid, "memory")
+    usage = group / "memory.usage_in_bytes" if group else None
+    return int(usage.read_text()) if usage and usage.exists() else 0
+
+
+class Freezer:
+    """A group of processes that the kernel stops and lets go as one."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def of(cls, pid: int) -> Freezer | None:
+        """The freezer of a process; None when it is in the root group, that cannot be frozen."""
+        path = path_of(pid, "freezer")
+        return cls(path) if path else None
+
+    def pids(self) -> list[int]:
+        """The processes in it and below it; none when there is no such group any more."""
+        found: list[int] = []
+        for group in [self.path, *self.path.rglob("*/")]:
+            listed = group / "cgroup.procs"
+            found += [int(pid) for pid in listed.read_text().split()] if listed.exists() else []
+        return found
+
+    def freeze(self) -> None:
+        """Stop every process; returns when the kernel says so."""
+        self._set("FROZEN")
+
+    def thaw(self) -> None:
+        """Let every process go on where it was."""
+        self._set("THAWED")
+
+    def kill(self) -> None:
+        """End every process; thawed only after the signal, so that nobody takes a step."""
+        for pid in self.pids():
+            os.kill(pid, signal.SIGKILL)
+        state = self.path / "freezer.state"
+        if state.exists():
+            state.write_text("THAWED")
+
+    def _set(self, wanted: str) -> None:
+        state = self.path / "freezer.state"
+        if not state.exists():
+            raise FlowferryError("not_running", f"the workload has ended by itself: no {self.path}")
+        deadline = time.monotonic() + LIMIT
+        state.write_text(wanted)
+        while state.read_text().strip() != wanted:
+            if time.monotonic() > deadline:
+                raise FlowferryError(
+                    "freeze",
+                    f"{state} did not become {wanted} within {LIMIT:g} s: it is "
+                    f"{state.read_text().strip()}",
+                )
+            time.sleep(0.0005)

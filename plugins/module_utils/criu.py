@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What CRIU needs of a node and of processes, checked before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from .commands import run
+from .errors import FlowferryError
+
+MINIMUM = (4, 2)
+# Device nodes that CRIU restores by opening them again.
+_PLAIN_DEVICES = {(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)}
+
+
+def check_criu() -> str:
+    """The version of CRIU; FlowferryError when it is missing or too old for current kernels."""
+    if shutil.which("criu") is None:
+        raise FlowferryError("criu_missing", "criu is not installed; the role criu installs it")
+    version = run(["criu", "--version"]).splitlines()[0].split()[-1]
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM:
+        raise FlowferryError(
+            "criu_too_old",
+            f"criu is {version}; below 4.2 it cannot dump TCP sockets on kernels from 6.16 on: the "
+            "role criu installs a newer one",
+        )
+    return version
+
+
+def check_space(memory_bytes: int, *places: Path | str) -> None:
+    """Refuse a destination without room for a workload that uses so much memory."""
+    needed = 2 * memory_bytes + (16 << 20)
+    for place in places:
+        free = shutil.disk_usage(place).free
+        if free < needed:
+            raise FlowferryError(
+                "no_space",
+                f"{place} on the destination has {free >> 20} MB free, the checkpoint may need "
+                f"{needed >> 20} MB; free some space there",
+            )
+
+
+def check_open_files(title: str, pids: Iterable[int]) -> None:
+    """Refuse what CRIU cannot dump: open devices, and unix sockets connected to the outside.
+
+    ``title`` says whose processes they are. They share one network namespace.
+    """
+    pids = list(pids)
+    inodes: set[str] = set()
+    for pid in pids:
+        for number in Path(f"/proc/{pid}/fd").iterdir():
+            target = link(number)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+            elif target.startswith("/"):  # a device node can have any name
+                _check_device(title, pid, number, target)
+    if pids and inodes:
+        _check_unix_sockets(title, pids[0], inodes)
+
+
+def _check_device(title: str, pid: int, number: Path, target: str) -> None:
+    try:
+        info = number.stat()
+    except FileNotFoundError:  # closed in the meantime
+        return
+    if not (stat.S_ISCHR(info.st_mode) or stat.S_ISBLK(info.st_mode)):
+        return
+    numbers = (os.major(info.st_rdev), os.minor(info.st_rdev))
+    if numbers not in _PLAIN_DEVICES and numbers[0] != 136:
+        raise FlowferryError(
+            "open_device",
+            f"{title}: process {pid} has the device {target} open, which CRIU cannot dump; close "
+            "it in the application first",
+        )
+
+
+def _check_unix_sockets(title: str, pid: int, inodes: set[str]) -> None:
+    # A socket that was accepted belongs to the network namespace of whoever connected.
+    listed = run(["ss", "-xanH"])
+    listed += run(["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-xanH"])
+    for line in listed.splitlines():
+        fields = line.split()
+        if len(fields) < 8 or fields[1] != "ESTAB" or fields[5] not in inodes:
+            continue
+        if fields[7] not in inodes and fields[7] != "0":
+            raise FlowferryError(
+                "external_socket",
+                f"{title}: a unix socket ({fields[4]}, inode {fields[5]}) is connected to a "
+                "process outside, which would stay behind; close it first",
+            )
+
+
+def link(path: Path) -> str:
+    """Where a link leads; empty when it is gone."""
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""

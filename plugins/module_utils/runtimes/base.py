@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface that everything which can be moved has, whatever runs it.
+
+A workload is one thing with one name, one endpoint and one hold; it may have several containers,
+which are frozen, dumped and restored together. An object of a runtime's class stands for the
+workload on *this* node, whether it is there or not, and keeps no state: after a crash the next
+helper is given the source's description, from the journal, and has to do with that.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .. import endpoint as endpoints
+from ..errors import FlowferryError
+
+About = dict[str, Any]
+"""What describe() says of a workload. It goes into the journal, so it is plain JSON.
+
+Every runtime gives ``id`` (another one when a namesake is started afresh), ``status`` ("running" is
+the only one that can be moved), ``endpoint`` (as Endpoint.as_dict(), or None) and ``memory_bytes``
+(the checkpoint will hardly be larger); beyond that whatever its own methods need.
+"""
+
+
+class Workload(ABC):
+    """One workload on this node, by the name that its runtime knows it by."""
+
+    runtime: ClassVar[str]
+    """The word before the colon: ``podman`` in ``podman:redis``."""
+    noun: ClassVar[str]
+    """What messages call it."""
+    listing: ClassVar[str]
+    """The command that lists what there is on a node, for messages."""
+    removal: ClassVar[str]
+    """The command that removes {name}, for messages."""
+    start: ClassVar[str]
+    """The command that starts {name}, for messages."""
+    name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+
+    def __init__(self, name: str) -> None:
+        if not re.fullmatch(self.name_pattern, name):
+            raise FlowferryError(
+                "bad_workload",
+                f'"{name}" cannot be the name of a {self.noun}; a workload is written '
+                f"{self.runtime}:NAME, and `{self.listing}` on a node lists what there is",
+            )
+        self.name = name
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f'{self.noun} "{self.name}"'
+
+    @property
+    def file_name(self) -> str:
+        """Its name in files and directories, unlike that of any other workload."""
+        return f"{self.runtime}.{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.runtime}:{self.name}"
+
+    # -- plan: look, and touch nothing
+
+    @abstractmethod
+    def describe(self) -> About | None:
+        """What is known of it on this node; None when it is not here."""
+
+    @abstractmethod
+    def check_source(self) -> About:
+        """Its description, or a FlowferryError that says why it cannot leave this node."""
+
+    @abstractmethod
+    def check_destination(self, about: About, directory: Path) -> None:
+        """Refuse, by a FlowferryError, a node that cannot take it.
+
+        ``about`` is what the source's check_source() gave; the checkpoint will come to
+        ``directory``.
+        """
+
+    def require_running(self) -> About:
+        """For check_source(): the description of a workload that is here, runs, has an endpoint."""
+        about = self.describe()
+        if about is None:
+            raise FlowferryError(
+                "unknown_workload", f"there is no {self.title} here; `{self.listing}` lists them"
+            )
+        if about["status"] != "running":
+            raise FlowferryError(
+                "not_running",
+                f"{self.title} is {about['status']}; only a running one can be moved: "
+                f"`{self.start.format(name=self.name)}`",
+            )
+        if about["endpoint"] is None:
+            raise FlowferryError("no_endpoint", self.without_endpoint(about))
+        return about
+
+    def without_endpoint(self, about: About) -> str:
+        """The message for a workload whose address cannot move."""
+        return (
+            f"{self.title} has no endpoint of its own; its address can move only from a namespace "
+            "made by flowferry.core.endpoint"
+        )
+
+    # -- prepare: before anything is held
+
+    @abstractmethod
+    def prepare_source(self, about: About) -> None:
+        """On the source: whatever would cost time later. It serves on, and must not notice."""
+
+    def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        """On the destination: make the network that the copy will wake up in."""
+        endpoints.create(endpoint)
+
+    # -- source, from the hold on; each can be called again, by another helper
+
+    @abstractmethod
+    def freeze(self, about: About) -> None:
+        """Stop every process; returns when the kernel says that all stand still."""
+
+    @abstractmethod
+    def checkpoint(self, about: About, directory: Path) -> None:
+        """Write the checkpoint of the frozen workload into ``directory``, which is empty.
+
+        The source stays as it is: frozen, its sockets unharmed. Every file is sent to the
+        destination under the same relative name.
+        """
+
+    @abstractmethod
+    def resume(self, about: About) -> None:
+        """Let the source go on where it was; nothing is to be done when it does already."""
+
+    # -- destination
+
+    @abstractmethod
+    def restore(self, about: About, directory: Path) -> About:
+        """Bring the copy to life from what checkpoint() wrote; returns its description.
+
+        Must fail unless it is the old workload that runs, with its sockets established.
+        """
+
+    # -- either: the end of a source that was moved, or of a copy that was given up
+
+    @abstractmethod
+    def remove(self, endpoint: endpoints.Endpoint) -> None:
+        """End it unheard, with its network: endpoints.remove() first, which cuts the cable.
+
+        What is not there any more, or only half there, is no failure.
+        """
