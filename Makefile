@@ -35,7 +35,7 @@ install: packages $(VENV)/.ready
 
 .PHONY: demo
 demo: lab ## a live Redis moves between two nodes and its clients stay connected
-	python3 demo/run.py
+	python3 -m demo.run
 
 .PHONY: test
 test: lint unit integration system ## everything: lint, unit, integration and system tests

@@ -1,50 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: Redis moves to the other node and back, with its clients connected.
 
-python3 demo/run.py        (`make demo` builds the lab first)
+python3 -m demo.run        (`make demo` builds the lab first)
 """
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
-from lab import Lab, Traffic
 from rich.console import Console
 from rich.table import Table
+
+from .lab_control import Lab, LabError
+from .traffic import TrafficClient
 
 console = Console(highlight=False)
 STATE = ("run_id", "uptime_in_seconds", "connected_clients")
 
 
 def main() -> None:
-    lab = Lab(int(os.environ.get("FLOWFERRY_LAB_ID") or 0))
+    """Show Redis, move it there and back, and show that it is the same."""
+    lab = Lab.chosen()
     console.rule("Redis on node1")
-    lab.playbook("demo_workload")
-    where = "node1" if "redis" in lab.run("node1", "podman ps --format {{.Names}}") else "node2"
-    producer, reader = Traffic(lab, "pingpong", "counter"), Traffic(lab, "reader", "counter")
+    node = next(iter(lab.holders()), "node1")
+    lab.playbook("demo_workload.yml", demo_node=node).must_succeed()
+    producer = TrafficClient(lab, "pingpong", "counter")
+    reader = TrafficClient(lab, "reader", "counter")
     try:
-        before = show_state(lab, where, producer, reader)
-        for destination in ("node2", "node1") if where == "node1" else ("node1", "node2"):
+        before = show_state(lab, producer, reader)
+        for _ in range(2):
+            destination = lab.elsewhere()
             console.rule(f"ansible-playbook playbooks/migrate.yml -e destination={destination}")
             started = time.monotonic()
-            moved = lab.playbook("migrate", workload="redis", destination=destination)
+            moved = lab.migrate(destination).must_succeed().outcome
             show_move(moved, time.monotonic() - started)
-            after = show_state(lab, destination, producer, reader)
+            after = show_state(lab, producer, reader)
     finally:
         last = producer.end(), reader.end()
     errors = [error for seen in last for error in seen["errors"]]
     same = before["run_id"] == after["run_id"]
     if errors or not same:
-        raise SystemExit(f"connections were harmed: {errors}; same Redis: {same}")
+        raise LabError(f"connections were harmed: {errors}; same Redis: {same}")
     console.print("\n[green]Same Redis, same connections, nothing lost or repeated.[/green]")
 
 
-def show_state(lab: Lab, node: str, *clients: Traffic) -> dict[str, str]:
+def show_state(lab: Lab, *clients: TrafficClient) -> dict[str, str]:
     """Redis as its clients see it, and the longest silence that each client saw."""
-    state = lab.redis_info(*STATE)
-    table = Table(title=f"Redis on {node}", title_justify="left")
+    lines = [line.split(":", 1) for line in lab.redis("INFO").splitlines() if ":" in line]
+    state = {name: value.strip() for name, value in lines if name in STATE}
+    table = Table(title=f"Redis on {lab.location()}", title_justify="left")
     for column in ("client", "counter", "longest silence", "errors"):
         table.add_column(column, justify="right")
     for client in clients:
@@ -62,9 +67,6 @@ def show_state(lab: Lab, node: str, *clients: Traffic) -> dict[str, str]:
 
 def show_move(moved: dict[str, Any], total: float) -> None:
     """The phases as a timeline; the held ones are drawn solid."""
-    if not moved.get("phases"):
-        console.print("  already there, nothing changed")
-        return
     held = {"hold", "checkpoint", "transfer", "restore", "redirect", "release"}
     scale = 60 / sum(phase["ms"] for phase in moved["phases"])
     offset = 0.0
@@ -80,4 +82,7 @@ def show_move(moved: dict[str, Any], total: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LabError as error:
+        raise SystemExit(f"demo: {error}") from None

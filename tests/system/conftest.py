@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # for lab_control
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))  # for lab_control
 
 from lab_control import Lab
 

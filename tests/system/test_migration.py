@@ -3,46 +3,25 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from lab_control import Lab
+
+from demo.lab_control import Lab
+from demo.traffic import TrafficClient
 
 MOVES = 20
-CLIENT = Path(__file__).resolve().parents[2] / "demo" / "traffic_client.py"
-
-
-class Client:
-    """A traffic client on the client's host; see demo/traffic_client.py."""
-
-    def __init__(self, lab: Lab, kind: str, key: str) -> None:
-        script = shlex.quote(CLIENT.read_text())
-        command = f"exec python3 -c {script} {kind} {lab.address} 6379 {key}"
-        self.process = lab.popen("client", command)
-
-    def seen(self) -> dict[str, Any]:
-        """What it saw since the last time."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def end(self) -> None:
-        """Its standard input ends, and it with it."""
-        self.process.communicate("", timeout=20)
 
 
 @pytest.fixture
-def clients(lab: Lab) -> Iterator[list[Client]]:
+def clients(lab: Lab) -> Iterator[list[TrafficClient]]:
     """A ping-pong client, a pipelined writer, and a reader of what the writer writes."""
-    started = [Client(lab, *kind) for kind in (("pingpong", "a"), ("writer", "b"), ("reader", "b"))]
+    started = [
+        TrafficClient(lab, *kind) for kind in (("pingpong", "a"), ("writer", "b"), ("reader", "b"))
+    ]
     yield started
     for client in started:
         client.end()
@@ -65,7 +44,7 @@ def ends(lab: Lab) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.timeout(600)  # twenty playbook runs
 def test_many_moves_under_load_harm_nothing(
-    lab: Lab, clients: list[Client], ends: subprocess.Popen[str]
+    lab: Lab, clients: list[TrafficClient], ends: subprocess.Popen[str]
 ) -> None:
     before = lab.run_id()
     ports = {client.seen()["local_port"] for client in clients}

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What system tests do with the lab: playbooks, commands on its hosts, questions to the switch."""
+"""The embedded lab from Python: playbooks, commands on its hosts, questions to its switch.
+
+The demo, the benchmark and the system tests use it. Hosts are reached as the lab's inventory does
+it, by ssh.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,14 @@ from typing import Any
 
 from flowferry_p4.client import Session
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NODES = {"node1": 1, "node2": 2}
 """Each node's port at the switch."""
 _HOST_NUMBERS = {"switch": 2, "client": 3, "node1": 11, "node2": 12}
+
+
+class LabError(AssertionError):
+    """What was expected of the lab is not so: a test fails with it, a program ends with it."""
 
 
 @dataclass
@@ -48,22 +56,34 @@ class Played:
         return found
 
     def must_succeed(self) -> Played:
-        """Itself; an AssertionError with all output if it failed."""
-        assert self.returncode == 0, f"{self.stdout[-6000:]}\n{self.stderr[-2000:]}"
+        """Itself; a LabError that says why if it failed."""
+        if self.returncode != 0:
+            failed = [
+                f"{task}: {result['msg']}"
+                for task, _, result in self.results
+                if result.get("failed") and "msg" in result
+            ]
+            told = failed or [self.stdout[-6000:]]
+            raise LabError("\n".join([*told, self.stderr[-2000:]]).strip())
         return self
 
 
 class Lab:
     """One running lab and the workload in it."""
 
-    def __init__(self, number: int, state: Path) -> None:
+    def __init__(self, number: int, state: Path | None = None) -> None:
         self.number = number
         self.state = state
-        """XDG_STATE_HOME of the playbooks: where journals are."""
+        """XDG_STATE_HOME of the playbooks: where journals are; the user's own if None."""
         self.address = f"198.19.{number}.100"
         """The endpoint of Redis."""
         self.switch_address = f"198.18.{number}.2:9559"
         self._directory = Path(f"/run/flowferry/lab{number}")
+
+    @classmethod
+    def chosen(cls) -> Lab:
+        """The lab that FLOWFERRY_LAB_ID in the environment names, as for the playbooks."""
+        return cls(int(os.environ.get("FLOWFERRY_LAB_ID") or 0))
 
     # -- playbooks
 
@@ -81,21 +101,26 @@ class Lab:
         playbook: str,
         *options: str,
         environment: Mapping[str, str] | None = None,
+        watched: bool = False,
         **extra: Any,
     ) -> Played:
-        """Run ``playbooks/NAME`` with ``extra`` variables; the caller looks at how it ended."""
+        """Run ``playbooks/NAME`` with ``extra`` variables; the caller looks at how it ended.
+
+        ``watched``: what it says while it runs goes to this program's output.
+        """
         completed = subprocess.run(
             [str(Path(sys.executable).parent / "ansible-playbook"), f"playbooks/{playbook}"]
             + ["-e", json.dumps(extra), *options],
             cwd=ROOT,
             env={**self._environment(), **(environment or {})},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=sys.stdout if watched else subprocess.PIPE,
             text=True,
             timeout=240,
         )
         results = _results(completed.stdout)
-        return Played(completed.returncode, completed.stdout, completed.stderr, results)
+        return Played(completed.returncode, completed.stdout, completed.stderr or "", results)
 
     def migrate(self, destination: str, *options: str, **more: Any) -> Played:
         """Move Redis (or ``workload=NAME``) to a node."""
@@ -113,15 +138,16 @@ class Lab:
         )
 
     def _environment(self) -> dict[str, str]:
+        state = {} if self.state is None else {"XDG_STATE_HOME": str(self.state)}
         return {
             **os.environ,
+            **state,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT / "p4"),
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
             "ANSIBLE_NOCOLOR": "1",
             "FLOWFERRY_LAB_ID": str(self.number),
-            "XDG_STATE_HOME": str(self.state),
         }
 
     # -- hosts
@@ -144,7 +170,7 @@ class Lab:
         return ["ssh", "-F", "none", "-i", key, *flags, login, command]
 
     def run(self, host: str, command: str, *, check: bool = True) -> str:
-        """Standard output of ``command`` on a host; an AssertionError if it fails."""
+        """Standard output of ``command`` on a host; a LabError if it fails."""
         completed = subprocess.run(
             self.ssh(host, command),
             stdin=subprocess.DEVNULL,
@@ -152,9 +178,8 @@ class Lab:
             text=True,
             timeout=60,
         )
-        if check:
-            told = f"{completed.stdout}\n{completed.stderr}"
-            assert completed.returncode == 0, f"{host}: `{command}` failed: {told}"
+        if check and completed.returncode != 0:
+            raise LabError(f"{host}: `{command}` failed: {completed.stdout}\n{completed.stderr}")
         return completed.stdout.strip()
 
     def popen(self, host: str, command: str) -> subprocess.Popen[str]:
@@ -173,7 +198,8 @@ class Lab:
     def location(self) -> str:
         """The one node on which Redis runs."""
         found = self.holders()
-        assert len(found) == 1, f"Redis should run on one node, it runs on {found}"
+        if len(found) != 1:
+            raise LabError(f"Redis should run on one node, it runs on {found or 'none'}")
         return found[0]
 
     def elsewhere(self) -> str:
@@ -211,6 +237,7 @@ print(f.read(int(head[1:])).decode() if head[0] == "$" else head)
 
     def journals(self) -> list[Path]:
         """Journals of migrations that are not finished."""
+        assert self.state is not None, "a lab of its own has a state directory of its own"
         return sorted(self.state.rglob("*.json"))
 
     def helpers(self) -> list[str]:
@@ -220,10 +247,11 @@ print(f.read(int(head[1:])).decode() if head[0] == "$" else head)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
-    """Poll until it is so; an AssertionError that says what did not happen."""
+    """Poll until it is so; a LabError that says what did not happen."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {seconds:g} s: {what}")
         time.sleep(0.05)
 
 

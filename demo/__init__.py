@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo, and what it reaches the lab with; benchmark and system tests use that as well."""
