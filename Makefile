@@ -38,7 +38,7 @@ demo: lab ## a live Redis moves between two nodes and its clients stay connected
 	python3 -m demo.run
 
 .PHONY: test
-test: lint unit integration system ## everything: lint, unit, integration and system tests
+test: lint lab-root unit integration system ## everything: lint, unit, integration and system tests
 
 .PHONY: lint
 lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
@@ -64,6 +64,10 @@ system: install ## tests of the lab and of migrations (root)
 .PHONY: lab
 lab: install ## build and start the embedded lab
 	ansible-playbook playbooks/lab.yml
+
+.PHONY: lab-root
+lab-root: install ## build what the lab's hosts are made of; tests take pycriu from there (root)
+	ansible-playbook playbooks/lab.yml --limit localhost
 
 .PHONY: lab-status
 lab-status: install ## what the lab is made of and what runs in it

@@ -1,0 +1,23 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Make the images in sockets/ again: see README.md.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+space=ff-sockets
+work=$(mktemp -d)
+trap 'kill -9 "$program" 2>/dev/null || true; ip netns delete "$space"; rm -rf "$work"' EXIT
+ip netns add "$space"
+ip -n "$space" link set lo up
+ip -n "$space" address add 192.0.2.1/32 dev lo
+ip -n "$space" address add 2001:db8::1/128 dev lo nodad
+cd /
+setsid nsenter --net="/run/netns/$space" env -i python3 -S -E "$here/sockets.py" </dev/null >"$work/out" 2>&1 &
+program=$!
+timeout 10 sh -c "until grep -q ready '$work/out'; do sleep 0.1; done"
+mkdir "$work/images"
+criu dump --tree "$program" --images-dir "$work/images" --tcp-established \
+  --external "net[$(stat -L -c %i "/run/netns/$space")]:space" --network-lock skip
+rm -rf "$here/sockets"
+mkdir "$here/sockets"
+cd "$work/images"
+cp files.img fdinfo-*.img inventory.img pstree.img core-*.img mm-*.img stats-dump tcp-stream-*.img "$here/sockets"
