@@ -67,7 +67,7 @@ lab: install ## build and start the embedded lab
 
 .PHONY: lab-root
 lab-root: install ## build what the lab's hosts are made of; tests take pycriu from there (root)
-	ansible-playbook playbooks/lab.yml --limit localhost
+	ansible-playbook playbooks/lab_root.yml
 
 .PHONY: lab-status
 lab-status: install ## what the lab is made of and what runs in it
