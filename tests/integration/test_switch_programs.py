@@ -267,6 +267,134 @@ def test_lookahead_masks_verify_and_advance() -> None:
     assert run(frame(8) + b"\x1c\xcd" + PAYLOAD) == (3, frame(0) + b"\x1c\xcd" + PAYLOAD)
 
 
+# --- fields wider than a register -----------------------------------------------------------------
+def wide_document(match: str) -> dict[str, Any]:
+    """A 128-bit address behind Ethernet: matched on, and replaced by the action's parameter."""
+    document = small()
+    add_header(document, "ip", flow=20, next=4, source=128, destination=128)
+    ops = [extract("ethernet"), extract("ip")]
+    document["parsers"][0]["parse_states"] = [state("start", ops)]
+    document["deparsers"][0]["order"] = ["ethernet", "ip"]
+    document["actions"] = [
+        action(0, "NoAction", primitive("mark_to_drop")),
+        action(
+            1,
+            "rewrite",
+            primitive("assign", field("standard_metadata", "egress_spec"), parameter(0)),
+            primitive("assign", field("ip", "source"), parameter(1)),
+            parameters={"port": 9, "address": 128},
+        ),
+    ]
+    document["pipelines"][0]["tables"][0].update(
+        key=[key(match, "ip", "destination"), key("exact", "ip", "next")],
+        match_type=match,
+        actions=["NoAction", "rewrite"],
+        next_tables={"NoAction": None, "rewrite": None},
+    )
+    return document
+
+
+def parameter(index: int) -> dict[str, Any]:
+    return {"type": "runtime_data", "value": index}
+
+
+def ip(source: int, destination: int) -> bytes:
+    start = (0xABCDE << 4 | 5).to_bytes(3, "big")
+    return frame(7) + start + source.to_bytes(16, "big") + destination.to_bytes(16, "big")
+
+
+NET = 0x20010DB8 << 96
+
+
+@pytest.mark.parametrize(
+    ("match", "entries"),
+    [
+        ("exact", [(entry(NET | 1, 5), 1), (entry(NET | 1 << 64 | 1, 5), 2)]),
+        ("lpm", [(entry((NET, 32), 5), 1), (entry((NET | 1 << 64, 70), 5), 2)]),
+        (
+            "ternary",
+            [
+                (entry((NET, 0xFFFFFFFF << 96), 5, priority=1), 1),
+                (entry((1 << 64, 0xFF << 64), 5, priority=2), 2),
+            ],
+        ),
+    ],
+)
+def test_wide_keys_and_parameters(match: str, entries: list[tuple[Key, int]]) -> None:
+    run = TestRun(wide_document(match))
+    new = 0xFD00 << 112 | 0x1122334455667788
+    store = run.dataplane.tables[TABLE]
+    for found, port in entries:
+        store.insert(found, Call(SEND, (port, new + port)))
+    for destination, port in ((NET | 1, 1), (NET | 1 << 64 | 1, 2)):
+        assert run(ip(3, destination) + PAYLOAD) == (port, ip(new + port, destination) + PAYLOAD)
+    assert run(ip(3, NET + (1 << 96) | 1) + PAYLOAD) is None
+    store.delete(entries[1][0])
+    assert run(ip(3, NET | 2 << 64 | 1) + PAYLOAD) == (
+        None if match == "exact" else (1, ip(new + 1, NET | 2 << 64 | 1) + PAYLOAD)
+    )
+
+
+def test_a_wide_argument_of_a_default_action() -> None:
+    document = wide_document("exact")
+    document["pipelines"][0]["tables"][0]["default_entry"] = {
+        "action_id": 1, "action_entry_const": True, "action_data": ["0x4", hex(NET | 9)],
+    }  # fmt: skip
+    run = TestRun(document)
+    assert run(ip(3, 4) + PAYLOAD) == (4, ip(NET | 9, 4) + PAYLOAD)
+
+
+def test_wide_arithmetic() -> None:
+    """Comparison, slice, a shift by a field, and a sum over the middle."""
+    document = wide_document("exact")
+    source, destination = field("ip", "source"), field("ip", "destination")
+    every = {"type": "hexstr", "value": hex((1 << 128) - 1)}
+    run = TestRun(
+        always(
+            document,
+            primitive("_jump_if_zero", op("<", source, destination), const(4)),
+            primitive("assign", field("ethernet", "kind"),
+                      op("&", op(">>", destination, const(112)), const(0xFFFF))),
+            primitive("assign", source, op("&", op("+", source, destination), every)),
+            primitive("assign", destination,
+                      op("&", op("<<", destination, field("ip", "next")), every)),
+        )
+    )  # fmt: skip
+    a, b = (1 << 64) - 1, NET | 1
+    changed = frame(0x2001) + ip(a + b, b << 5 & (1 << 128) - 1)[14:]
+    assert run(ip(a, b) + PAYLOAD) == (3, changed + PAYLOAD)
+    assert run(ip(b, a) + PAYLOAD) == (3, ip(b, a << 5) + PAYLOAD)
+
+
+def test_checksum_and_hash_over_wide_fields() -> None:
+    document = wide_document("exact")
+    inputs = [field("ip", "source"), field("ip", "destination")]
+    document["calculations"] = [
+        {"name": "sum", "id": 0, "algo": "csum16", "input": inputs},
+        {"name": "hash", "id": 1, "algo": "crc32", "input": inputs},
+    ]
+    document["checksums"] = [
+        {
+            "name": "set", "id": 0, "type": "generic", "target": ["ethernet", "kind"],
+            "calculation": "sum", "if_cond": None, "update": True, "verify": False,
+        }
+    ]  # fmt: skip
+    calculation = {"type": "calculation", "value": "hash"}
+    run = TestRun(
+        always(
+            document,
+            primitive(
+                "modify_field_with_hash_based_offset",
+                field("ip", "flow"), const(0), calculation, const(1 << 20),
+            ),
+        )
+    )  # fmt: skip
+    packet = ip(NET | 0x1122334455667788, (1 << 128) - 1)
+    words = packet[-32:]
+    start = ((zlib.crc32(words) & 0xFFFFF) << 4 | 5).to_bytes(3, "big")
+    assert run(packet + PAYLOAD) == (3, frame(ones_complement(words)) + start + words + PAYLOAD)
+
+
 # --- hashes and checksums -------------------------------------------------------------------------
 def ones_complement(data: bytes) -> int:
     total = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))

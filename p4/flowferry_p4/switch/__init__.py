@@ -8,7 +8,7 @@
     ports, packet_io         interfaces and the CPU port
     schema, pipeline, arbitration, server    P4Runtime
 
-Runs: header fields and parameters up to 64 bits, parsers without loops, select with masks,
+Runs: header fields and parameters up to 128 bits, parsers without loops, select with masks,
 lookahead, advance, verify; exact, lpm, ternary, range and optional matches, constant entries;
 direct and indirect counters; adding, removing and copying headers; crc32, crc16 and csum16 hashes,
 random; checksums over headers, and over the payload by adjustment.

@@ -8,17 +8,18 @@ acknowledged. Counters are the other way round: only the kernel knows them.
 from __future__ import annotations
 
 import struct
+import sys
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from . import libbpf
-from .bmv2_json import Program, Table
+from .bmv2_json import Action, Program, Table
 from .compiler import Kind, TableLayout
 from .compiler.names import mask
+from .compiler.slots import fill, slot_count
 
 COUNTER = struct.Struct("=QQ")
-_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class EntryError(Exception):
@@ -112,17 +113,19 @@ class CounterMap:
         self._map.update(struct.pack("=I", index), value)
 
 
-def encode_value(layout: TableLayout, call: Call, slot: int) -> bytes:
-    padded = call.arguments + (0,) * (layout.arguments - len(call.arguments))
-    return struct.pack(f"=II{layout.arguments}Q", call.action, slot, *padded)
+def encode_value(action: Action, call: Call, slot: int, slots: int) -> bytes:
+    """The value of an entry whose table, or whose map, has room for ``slots`` arguments."""
+    filled = fill(action, call.arguments)
+    padded = filled + [0] * (slots - len(filled))
+    return struct.pack(f"=II{slots}Q", call.action, slot, *padded)
 
 
 def encode_key(layout: TableLayout, key: Key) -> bytes:
     """The key of a hash or trie map, as the generated C lays it out."""
     values = [key.match[p.position] for p in layout.parts]
     if layout.kind is Kind.HASH:
-        codes = "".join(_CODES[size] for size in layout.key_sizes)
-        return struct.pack(f"={codes}{layout.padding}x", *(v.value for v in values))
+        parts = zip(values, layout.key_sizes, strict=True)
+        return b"".join(_native(v.value, size) for v, size in parts) + bytes(layout.padding)
     data = b""
     length = 0
     for part, size, match in zip(layout.parts, layout.key_sizes, values, strict=True):
@@ -134,6 +137,11 @@ def encode_key(layout: TableLayout, key: Key) -> bytes:
         data += value.to_bytes(size, "big")
         length += bits
     return struct.pack("=I", length) + data
+
+
+def _native(value: int, size: int) -> bytes:
+    """An integer as C holds it."""
+    return value.to_bytes(size, sys.byteorder)
 
 
 def encode_rule(layout: TableLayout, key: Key) -> bytes:
@@ -153,7 +161,7 @@ def encode_rule(layout: TableLayout, key: Key) -> bytes:
         masks.append(keep)
         lows.append(low)
         highs.append(high)
-    return struct.pack(f"={3 * len(masks)}Q", *masks, *lows, *highs)
+    return b"".join(_native(word, layout.rule_word) for word in masks + lows + highs)
 
 
 class TableStore:
@@ -175,7 +183,7 @@ class TableStore:
             if layout.counted and not keyless
             else None
         )
-        self._scan = _Scan(layout, maps) if layout.kind is Kind.SCAN else None
+        self._scan = _Scan(layout, maps, program.actions) if layout.kind is Kind.SCAN else None
         self.initial_default = (
             Call(table.default.action, table.default.data) if table.default else None
         )
@@ -250,15 +258,15 @@ class TableStore:
         if self._scan:
             self._scan.put(entry)
         elif self._map:
-            value = encode_value(self.layout, entry.call, entry.slot)
+            action = self.program.actions[entry.call.action]
+            value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
             self._map.update(encode_key(self.layout, entry.key), value)
 
     def _write_default(self) -> None:
         if self.default is None or (self.table.default and self.table.default.const):
             return  # a constant one is compiled in
-        slots = self._default_slots
-        padded = self.default.arguments + (0,) * (slots - len(self.default.arguments))
-        value = struct.pack(f"=II{slots}Q", self.default.action, 0, *padded)
+        action = self.program.actions[self.default.action]
+        value = encode_value(action, self.default, 0, self._default_slots)
         self._defaults.update(struct.pack("=I", self.layout.number), value)
 
     @property
@@ -266,14 +274,17 @@ class TableStore:
         """All defaults share a map, so all have room for the longest."""
         tables = [*self.program.ingress.tables.values(), *self.program.egress.tables.values()]
         actions = {a for t in tables for a in t.actions.values()}
-        return max([1, *(len(self.program.actions[a].parameters) for a in actions)])
+        return max([1, *(slot_count(self.program.actions[a].parameters) for a in actions)])
 
 
 class _Scan:
     """A linearly searched table: rules in order of priority, in two banks."""
 
-    def __init__(self, layout: TableLayout, maps: libbpf.Object) -> None:
+    def __init__(
+        self, layout: TableLayout, maps: libbpf.Object, actions: Mapping[int, Action]
+    ) -> None:
         self.layout = layout
+        self._actions = actions
         self._rules = maps.map(f"table_{layout.ident}")
         self._bank = maps.map(f"bank_of_{layout.ident}")
         self._ordered: list[tuple[int, int, Entry]] = []
@@ -300,7 +311,8 @@ class _Scan:
         first = bank * self.layout.size
         for i, (_, _, entry) in enumerate(self._ordered):
             rule = encode_rule(self.layout, entry.key)
-            value = encode_value(self.layout, entry.call, entry.slot)
+            action = self._actions[entry.call.action]
+            value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
             self._rules.update(struct.pack("=I", first + i), rule + value)
         self._bank.update(struct.pack("=I", 0), struct.pack("=II", first, len(self._ordered)))
         self._active = bank

@@ -10,6 +10,7 @@ from ..errors import BadProgram, Refused
 from .expressions import Scope, compile_expression
 from .names import Names
 from .primitives import Primitives, jump_target
+from .slots import argument
 
 JUMPS = ("_jump", "_jump_if_zero")
 
@@ -29,7 +30,7 @@ def compile_action(action: Action, names: Names, primitives: Primitives) -> Acti
     for index, primitive in enumerate(action.primitives):
         if index in targets:
             statements.append(f"at_{index}:;")
-        scope = Scope(names, primitive.source, parameter=lambda i: f"argument[{i}]")
+        scope = Scope(names, primitive.source, parameter=lambda i: argument(action, i))
         if primitive.op in JUMPS:
             statements.append(_jump(primitive, index, action, scope))
         else:

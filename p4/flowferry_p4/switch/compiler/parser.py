@@ -26,7 +26,7 @@ from ..bmv2_json import Field as FieldType
 from ..errors import Refused
 from .analysis import Analysis
 from .expressions import Scope, compile_expression, constant
-from .names import Names, hexadecimal, identifier, read_field
+from .names import Names, hexadecimal, identifier, is_wide, read_field
 from .primitives import Primitives
 
 DEFAULT_ERRORS = {"NoError": 0, "PacketTooShort": 1, "NoMatch": 2}
@@ -89,8 +89,9 @@ class ParserCompiler:
             case Extract(header):
                 return self._extract(header)
             case Assign(target, value):
-                text = compile_expression(value, scope)
-                return [*before, self.primitives.assign(target, text, scope)]
+                wide = is_wide(self.program.width(target))
+                text = compile_expression(value, scope, wide)
+                return [*before, self.primitives.assign(target, text)]
             case Verify(condition, error):
                 fail = f"{{ parser_error = {compile_expression(error, scope)}; goto parsed; }}"
                 return [*before, f"if (!({compile_expression(condition, scope)})) {fail}"]
@@ -132,7 +133,8 @@ class ParserCompiler:
             f"{self._fail('PacketTooShort')}"
         )
         name = f"ahead_{value.offset}_{value.width}"
-        statements.append(f"u64 {name} = {read_field('buffer', inside)};")
+        kind = "u128" if is_wide(inside.width) else "u64"
+        statements.append(f"{kind} {name} = {read_field('buffer', inside)};")
         return name
 
     def _transitions(self, state: ParseState) -> list[str]:

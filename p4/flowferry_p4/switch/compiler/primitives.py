@@ -18,7 +18,7 @@ from ..bmv2_json import (
 )
 from ..errors import BadProgram, Refused
 from .expressions import Scope, compile_expression
-from .names import Names, hexadecimal, identifier, mask
+from .names import Names, hexadecimal, identifier, is_wide, mask
 
 DROP_PORT = 511
 """The port number that means "drop", as in BMv2."""
@@ -77,8 +77,8 @@ class Primitives:
         return handler(primitive, scope)
 
     # operands
-    def assign(self, target: FieldRef, value: str, scope: Scope) -> str:
-        """A statement that stores a u64 into a field, cut to the field's width."""
+    def assign(self, target: FieldRef, value: str) -> str:
+        """A statement that stores a number into a field, cut to the field's width."""
         width = self.program.width(target)
         return f"{self.names.field(target)} = ({value}) & {hexadecimal(mask(width))};"
 
@@ -94,18 +94,19 @@ class Primitives:
             raise Refused(f"{primitive.op} of something that is not a header", primitive.source)
         return argument.name
 
-    def _value(self, primitive: Primitive, position: int, scope: Scope) -> str:
+    def _value(self, primitive: Primitive, position: int, scope: Scope, wide: bool = False) -> str:
         argument = primitive.arguments[position]
         if isinstance(argument, (HeaderRef, CounterRef, CalculationRef, Text)):
             raise Refused(f"this operand of {primitive.op}", primitive.source)
-        return compile_expression(argument, scope)
+        return compile_expression(argument, scope, wide)
 
     # one method a primitive
     def _assign(self, primitive: Primitive, scope: Scope) -> list[str]:
         target = self._field(primitive, 0)
         if target == MULTICAST_GROUP and not _is_zero(primitive.arguments[1]):
             raise Refused("multicast", primitive.source)
-        return [self.assign(target, self._value(primitive, 1, scope), scope)]
+        wide = is_wide(self.program.width(target))
+        return [self.assign(target, self._value(primitive, 1, scope, wide))]
 
     def _assign_header(self, primitive: Primitive, scope: Scope) -> list[str]:
         target, origin = self._header(primitive, 0), self._header(primitive, 1)
@@ -137,7 +138,7 @@ class Primitives:
 
     def _drop(self, primitive: Primitive, scope: Scope) -> list[str]:
         target = FieldRef("standard_metadata", "egress_spec")
-        return [self.assign(target, hexadecimal(DROP_PORT), scope)]
+        return [self.assign(target, hexadecimal(DROP_PORT))]
 
     def _count(self, primitive: Primitive, scope: Scope) -> list[str]:
         counter = primitive.arguments[0]
@@ -153,12 +154,12 @@ class Primitives:
             raise BadProgram(f"{primitive.source}: a hash without a calculation")
         base, size = self._value(primitive, 1, scope), self._value(primitive, 3, scope)
         value = f"hash_{identifier(calculation.name)}(p) % at_least_1({size}) + {base}"
-        return [self.assign(target, value, scope)]
+        return [self.assign(target, value)]
 
     def _random(self, primitive: Primitive, scope: Scope) -> list[str]:
         low, high = self._value(primitive, 1, scope), self._value(primitive, 2, scope)
         value = f"{low} + random64() % at_least_1({high} - {low} + 1)"
-        return [self.assign(self._field(primitive, 0), value, scope)]
+        return [self.assign(self._field(primitive, 0), value)]
 
 
 def counter_map(name: str) -> str:

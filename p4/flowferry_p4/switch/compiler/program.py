@@ -77,7 +77,9 @@ def compile_program(program: Program, cpu_port: int, framed: bool = False) -> Co
         buffer_size=max([8, *(h.bytes for h in program.headers.values() if not h.metadata)]),
         states=parser.states(),
         actions=[compile_action(a, names, primitives) for a in program.actions.values()],
-        pipelines=[_pipeline(p, layouts, names) for p in (program.ingress, program.egress)],
+        pipelines=[
+            _pipeline(p, program, layouts, names) for p in (program.ingress, program.egress)
+        ],
         tables=list(layouts.values()),
         Kind=Kind,
         counters=list(counters.values()),
@@ -114,7 +116,9 @@ def _struct(header: Header, names: Names) -> dict[str, Any]:
     }
 
 
-def _pipeline(pipeline: Pipeline, layouts: dict[str, TableLayout], names: Names) -> dict[str, Any]:
+def _pipeline(
+    pipeline: Pipeline, program: Program, layouts: dict[str, TableLayout], names: Names
+) -> dict[str, Any]:
     conditionals = [
         {
             "name": c.name,
@@ -125,7 +129,9 @@ def _pipeline(pipeline: Pipeline, layouts: dict[str, TableLayout], names: Names)
         }
         for c in pipeline.conditionals.values()
     ]
-    tables = [compile_table(t, layouts[t.name], names) for t in pipeline.tables.values()]
+    tables = [
+        compile_table(t, layouts[t.name], names, program.actions) for t in pipeline.tables.values()
+    ]
     return {
         "name": pipeline.name,
         "first": pipeline.first,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 from flowferry_p4.switch.clang import find_clang
+from flowferry_p4.switch.compiler.names import hexadecimal
 
 
 def runtime() -> str:
@@ -36,15 +37,21 @@ def compile_functions(functions: Sequence[str]) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
 
 
-def evaluate(expressions: Mapping[str, str], variables: Mapping[str, int]) -> dict[str, int]:
-    """The u64 value of each C expression, with u64 variables set."""
-    declared = "".join(f"volatile u64 {n} = {v:#x}ULL;" for n, v in variables.items())
+def evaluate(
+    expressions: Mapping[str, str], variables: Mapping[str, int], kind: str = "u64"
+) -> dict[str, int]:
+    """The value of each C expression, with variables of this kind (u64, u128) set."""
+    declared = "".join(f"volatile {kind} {n} = {hexadecimal(v)};" for n, v in variables.items())
     library = compile_functions(
-        [f"u64 {name}(void) {{ {declared} return {text}; }}" for name, text in expressions.items()]
+        [
+            f"void get_{name}(u64 *half) {{ {declared} u128 value = {text};"
+            " half[0] = value; half[1] = value >> 64; }"
+            for name, text in expressions.items()
+        ]
     )
     result = {}
     for name in expressions:
-        function = getattr(library, name)
-        function.restype = ctypes.c_uint64
-        result[name] = function()
+        halves = (ctypes.c_uint64 * 2)()
+        getattr(library, f"get_{name}")(halves)
+        result[name] = halves[1] << 64 | halves[0]
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from typing import Any
 
 import pytest
@@ -20,11 +21,14 @@ from flowferry_p4.switch.entries import (
     encode_value,
 )
 
-from tests.unit.p4.switch.small_program import key, small
+from tests.unit.p4.switch.small_program import action, key, small
 
 
-def layout(keys: list[dict[str, Any]], match: str = "exact") -> TableLayout:
+def layout(
+    keys: list[dict[str, Any]], match: str = "exact", fields: list[list[Any]] | None = None
+) -> TableLayout:
     document = small()
+    document["header_types"][0]["fields"] = fields or document["header_types"][0]["fields"]
     document["pipelines"][0]["tables"][0].update(key=keys, match_type=match)
     program = load(json.dumps(document))
     return lay_out(program.ingress.tables["ingress.forward"], 3, program)
@@ -99,5 +103,42 @@ def test_rules_of_every_match_kind() -> None:
 def test_values_are_padded_to_the_longest_action() -> None:
     made = layout([key("exact", "ethernet", "kind")])
     assert made.arguments == 1
-    assert encode_value(made, Call(0), 7) == struct.pack("=IIQ", 0, 7, 0)
-    assert encode_value(made, Call(1, (510,)), 7) == struct.pack("=IIQ", 1, 7, 510)
+    actions = load(json.dumps(small())).actions
+    assert encode_value(actions[0], Call(0), 7, 1) == struct.pack("=IIQ", 0, 7, 0)
+    assert encode_value(actions[1], Call(1, (510,)), 7, 1) == struct.pack("=IIQ", 1, 7, 510)
+
+
+def test_wide_arguments_take_two_slots() -> None:
+    document = small()
+    document["actions"].append(action(2, "wide", parameters={"a": 9, "b": 128, "c": 9}))
+    actions = load(json.dumps(document)).actions
+    got = encode_value(actions[2], Call(2, (1, 2 << 64 | 3, 4)), 7, 5)
+    assert got == struct.pack("=II5Q", 2, 7, 1, 2, 3, 4, 0)
+
+
+WIDE_FIELDS = [["a", 128, False], ["b", 100, False], ["c", 16, False], ["d", 4, False]]
+
+
+def test_wide_hash_keys() -> None:
+    made = layout([key("exact", "ethernet", n) for n in "ca"], fields=WIDE_FIELDS)
+    assert (made.key_sizes, made.padding) == ((16, 2), 6)
+    value = 0x20010DB8 << 96 | 1
+    got = encode_key(made, entry((0x0800, 0), (value, 0)))
+    assert got == value.to_bytes(16, sys.byteorder) + struct.pack("=H6x", 0x0800)
+
+
+def test_wide_prefixes_are_left_aligned() -> None:
+    made = layout([key("lpm", "ethernet", "b")], "lpm", WIDE_FIELDS)
+    got = encode_key(made, entry((0xABC << 88, 12)))
+    assert got == struct.pack("=I", 12) + bytes.fromhex("abc0") + bytes(11)
+
+
+def test_wide_rules() -> None:
+    """One wide field makes every word of the rule wide."""
+    keys = [key("ternary", "ethernet", "a"), key("exact", "ethernet", "c")]
+    made = layout(keys, "ternary", WIDE_FIELDS)
+    high = (1 << 128) - (1 << 64)
+    got = encode_rule(made, entry((5 << 64, high), (7, 0)))
+    assert got == b"".join(
+        value.to_bytes(16, sys.byteorder) for value in (high, 0xFFFF, 5 << 64, 7, 5 << 64, 7)
+    )

@@ -38,6 +38,11 @@ LAYOUTS = [
     (7, 57),
     (64, 64),
     (12, 20, 40, 24),
+    (4, 8, 20, 16, 8, 8, 128, 128),
+    (128,),
+    (3, 128, 5),
+    (65, 7),
+    (1, 100, 27),
 ]
 
 
@@ -72,6 +77,19 @@ def values_of(widths: tuple[int, ...], seed: int) -> list[int]:
     return [chance.getrandbits(w) for w in widths]
 
 
+def place(widths: tuple[int, ...]) -> list[tuple[str, int]]:
+    """Values in an array of words, two for each, of the C type that their width needs."""
+    return [
+        (f"wide(v[{2 * i + 1}], v[{2 * i}])" if width > 64 else f"v[{2 * i}]", width)
+        for i, width in enumerate(widths)
+    ]
+
+
+def words(values: list[int]) -> ctypes.Array[ctypes.c_uint64]:
+    halves = [half for value in values for half in (value & (1 << 64) - 1, value >> 64)]
+    return (ctypes.c_uint64 * len(halves))(*halves)
+
+
 def join(widths: tuple[int, ...], values: list[int]) -> bytes:
     """The reference: one big integer, left aligned in whole bytes."""
     whole = 0
@@ -87,34 +105,35 @@ def test_read_field(layout: tuple[int, ...]) -> None:
     at = 0
     for number, width in enumerate(layout):
         text = read_field("b", Field("f", width, at))
-        functions.append(f"u64 read{number}(const u8 *b) {{ return {text}; }}")
+        functions.append(
+            f"void read{number}(const u8 *b, u64 *v)"
+            f" {{ u128 f = {text}; v[0] = f; v[1] = f >> 64; }}"
+        )
         at += width
     library = compile_functions(functions)
     for seed in range(20):
         values = values_of(layout, seed)
         buffer = ctypes.create_string_buffer(join(layout, values), 64)
         for number, value in enumerate(values):
-            function = getattr(library, f"read{number}")
-            function.restype = ctypes.c_uint64
-            assert function(buffer) == value
+            halves = (ctypes.c_uint64 * 2)()
+            getattr(library, f"read{number}")(buffer, halves)
+            assert halves[1] << 64 | halves[0] == value
 
 
 def test_write_bytes(layout: tuple[int, ...]) -> None:
-    placed = [(f"v[{i}]", width) for i, width in enumerate(layout)]
-    body = "".join(write_bytes("b", placed))
+    body = "".join(write_bytes("b", place(layout)))
     library = compile_functions([f"void write(u8 *b, const u64 *v) {{ {body} }}"])
     for seed in range(20):
         values = values_of(layout, seed)
         buffer = ctypes.create_string_buffer(b"\xaa" * 64, 64)
-        library.write(buffer, (ctypes.c_uint64 * len(values))(*values))
+        library.write(buffer, words(values))
         expected = join(layout, values)
         assert buffer.raw[: len(expected)] == expected
         assert buffer.raw[len(expected) :] == b"\xaa" * (64 - len(expected))
 
 
 def test_sum_words(layout: tuple[int, ...]) -> None:
-    placed = [(f"v[{i}]", width) for i, width in enumerate(layout)]
-    text = " + ".join(sum_words(placed))
+    text = " + ".join(sum_words(place(layout)))
     library = compile_functions([f"u64 sum(const u64 *v) {{ return {text}; }}"])
     library.sum.restype = ctypes.c_uint64
     for seed in range(20):
@@ -122,7 +141,7 @@ def test_sum_words(layout: tuple[int, ...]) -> None:
         data = join(layout, values)
         data += b"\0" * (len(data) % 2)
         expected = sum(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
-        assert library.sum((ctypes.c_uint64 * len(values))(*values)) == expected
+        assert library.sum(words(values)) == expected
 
 
 def test_sum_words_from_inside_a_word() -> None:

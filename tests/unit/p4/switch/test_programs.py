@@ -65,7 +65,7 @@ def _meter(d: dict[str, Any]) -> None:
 
 
 def _wide(d: dict[str, Any]) -> None:
-    d["header_types"][0]["fields"][0][1] = 128
+    d["header_types"][0]["fields"][0][1] = 136
 
 
 def _varbit(d: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (_header_stack, "small.p4:4: the embedded switch does not support header stack vlan"),
     (_register, "small.p4:9: the embedded switch does not support register ingress.seen"),
     (_meter, "meter ingress.rate"),
-    (_wide, "field ethernet_t.destination of 128 bits; fields may have up to 64 bits"),
+    (_wide, "field ethernet_t.destination of 136 bits; fields may have up to 128 bits"),
     (_varbit, "varbit field ethernet_t.kind"),
     (_signed, "signed field ethernet_t.kind"),
     (_profile, "small.p4:30: the embedded switch does not support action profile ecmp"),
