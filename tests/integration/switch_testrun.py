@@ -19,7 +19,7 @@ from flowferry_p4.switch.compiler import compile_program
 from flowferry_p4.switch.dataplane import Dataplane
 
 _LOOPBACK = 1
-_REDIRECT = "return bpf_redirect(*interface, 0);"
+_REDIRECT = "bpf_redirect(interface, 0)"
 _PORT = 1 << 16
 
 
@@ -52,7 +52,7 @@ class TestRun:
 
     def __init__(self, document: dict[str, Any], ports: int = 32) -> None:
         compiled = compile_program(bmv2_json.load(json.dumps(document)), 510)
-        source = compiled.source.replace(_REDIRECT, f"return {_PORT} + departure;")
+        source = compiled.source.replace(_REDIRECT, f"({_PORT} + p->standard_metadata.egress_port)")
         assert source != compiled.source
         self.dataplane = Dataplane(type(compiled)(
             compiled.program, source, compiled.tables, compiled.counters
