@@ -122,33 +122,37 @@ def test_runtime_that_cannot_restore(lab: Lab) -> None:
 
 
 def test_another_primary_controller(lab: Lab) -> None:
-    with Session.open(lab.switch_address, election_id=77):
+    with lab.session(primary=True) as other:
         played = lab.migrate(lab.elsewhere())
-    _assert_refused(played, "not_primary", "election id 77")
+    _assert_refused(played, "not_primary", f"election id {other.election_id}")
 
 
 @contextmanager
 def _other_switch(lab: Lab) -> Iterator[str]:
-    """Another P4Runtime server on the switch host, without ports; offers its address."""
+    """Another P4Runtime server (device 2) on the switch host; offers its address."""
     script = lab.run("switch", "grep -l flowferry_p4.switch /usr/local/*bin/* | head -1")
     paths = lab.run("switch", f"grep ^PYTHONPATH= {script}")
-    command = "python3 -m flowferry_p4.switch --no-p4 --device-id 1"
+    command = "python3 -m flowferry_p4.switch --no-p4 --device-id 2"
+    log = "/run/other-switch.log"
     process = lab.run(
         "switch",
         f"export {paths}; nohup {command} --grpc-server-addr 0.0.0.0:9560 --cpu-port 510 "
-        ">/dev/null 2>&1 </dev/null & echo $!",
+        f">{log} 2>&1 </dev/null & echo $!",
     )
     address = lab.switch_address.replace("9559", "9560")
     try:
         wait_for(lambda: _answers(address), f"a P4Runtime server at {address}")
         yield address
+    except AssertionError as error:
+        error.add_note(lab.run("switch", f"cat {log}"))
+        raise
     finally:
-        lab.run("switch", f"kill {process}")
+        lab.run("switch", f"kill {process}; rm {log}", check=False)
 
 
 def _answers(address: str) -> bool:
     try:
-        with Session.open(address, primary=False) as session:
+        with Session.open(address, device_id=2, primary=False) as session:
             session.pipeline()
     except P4Error:
         return False
@@ -157,7 +161,7 @@ def _answers(address: str) -> bool:
 
 def test_switch_without_a_pipeline(lab: Lab) -> None:
     with _other_switch(lab) as address:
-        played = lab.migrate(lab.elsewhere(), p4_switch_address=address)
+        played = lab.migrate(lab.elsewhere(), p4_switch_address=address, p4_switch_device_id=2)
     _assert_refused(played, "no_pipeline", "it has no pipeline yet; load one first")
 
 
@@ -167,9 +171,9 @@ def test_switch_with_another_pipeline(lab: Lab) -> None:
             ours = session.pipeline(device_config=True)
         assert ours is not None and ours.device_config is not None
         ours.p4info.pkg_info.version = "another"
-        with Session.open(address) as session:
+        with Session.open(address, device_id=2) as session:
             session.set_pipeline(ours.p4info, ours.device_config)
-        played = lab.migrate(lab.elsewhere(), p4_switch_address=address)
+        played = lab.migrate(lab.elsewhere(), p4_switch_address=address, p4_switch_device_id=2)
     _assert_refused(
         played, "other_pipeline", "it runs another pipeline", "load the right one first"
     )
