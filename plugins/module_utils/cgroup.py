@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import FlowferryError
@@ -66,10 +67,26 @@ class Freezer:
     def kill(self) -> None:
         """End every process; thawed only after the signal, so that nobody takes a step."""
         for pid in self.pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         state = self.path / "freezer.state"
         if state.exists():
             state.write_text("THAWED")
+
+    def end(self) -> None:
+        """End every process, and the group with them."""
+        deadline = time.monotonic() + LIMIT
+        while self.path.exists():
+            self.kill()
+            with suppress(OSError):  # busy until the last one is gone
+                self.path.rmdir()
+                return
+            if time.monotonic() > deadline:
+                raise FlowferryError(
+                    "command_failed",
+                    f"processes {self.pids()} in {self.path} did not end within {LIMIT:g} s",
+                )
+            time.sleep(0.005)
 
     def _set(self, wanted: str) -> None:
         state = self.path / "freezer.state"

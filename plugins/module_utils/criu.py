@@ -94,6 +94,29 @@ def _check_unix_sockets(title: str, pid: int, inodes: set[str]) -> None:
             )
 
 
+def check_pipes(title: str, pids: Iterable[int]) -> None:
+    """Refuse pipes whose other end is held by a process outside, such as one that reads a log."""
+    pids = list(pids)
+    ours = {pipe for pid in pids for pipe in _pipes(pid)}
+    for entry in Path("/proc").glob("[0-9]*") if ours else []:
+        other = int(entry.name)
+        shared = ours & _pipes(other) if other not in pids else set()
+        if shared:
+            raise FlowferryError(
+                "external_pipe",
+                f"{title}: {', '.join(sorted(shared))} leads to process {other} outside, which "
+                "would stay behind; have the program write to a file or a socket instead",
+            )
+
+
+def _pipes(pid: int) -> set[str]:
+    try:
+        numbers = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended in the meantime
+        return set()
+    return {target for target in map(link, numbers) if target.startswith("pipe:[")}
+
+
 def link(path: Path) -> str:
     """Where a link leads; empty when it is gone."""
     try:

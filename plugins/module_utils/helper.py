@@ -23,7 +23,7 @@ from typing import Any
 
 from .endpoint import Endpoint, find
 from .errors import FlowferryError
-from .runtimes.base import About, Workload
+from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
 
@@ -90,22 +90,22 @@ class Operations:
         if receive(lines, self._empty_checkpoint()):
             self.arrived.set()
 
-    def restore(self, about: About) -> About:
+    def restore(self, about: About) -> None:
         # The sender hears of the arrival a moment before it is noted here.
         if not self.arrived.wait(10.0):
             raise FlowferryError("restore_failed", "no checkpoint has arrived")
-        return self.workload.restore(about, self.directory / "checkpoint")
+        self.workload.restore(about, self.directory / "checkpoint")
 
     def resume(self, about: About) -> None:
         self.workload.resume(about)
 
-    def remove(self, endpoint: dict[str, str]) -> None:
+    def remove(self, about: About, endpoint: dict[str, str]) -> None:
         """The source is not needed any more: end it, and shred its checkpoint."""
-        self.workload.remove(Endpoint(**endpoint))
+        self.workload.remove(about, Endpoint(**endpoint))
 
-    def discard(self, endpoint: dict[str, str]) -> None:
+    def discard(self, about: About, endpoint: dict[str, str]) -> None:
         """Undo what was done at the destination: the copy, its network, a restore under way."""
-        self.workload.remove(Endpoint(**endpoint))
+        self.workload.remove(about, Endpoint(**endpoint))
         if self.workload.describe() is not None or find(endpoint["namespace"]) is not None:
             raise FlowferryError("discard_failed", "the copy is still there")
 
@@ -192,10 +192,18 @@ def end_previous(workload: Workload) -> None:
         return
     pid, started = pid_file.read_text().split()
     if _start_time(int(pid)) == started:
+        _await_commands(int(pid))
         for child in _descendants(int(pid)):
             _kill(child)
         _kill(int(pid))
     pid_file.unlink()
+
+
+def _await_commands(pid: int) -> None:
+    """Let what the helper runs come to its end: a dump that is killed harms what it dumps."""
+    deadline = time.monotonic() + PATIENCE
+    while _descendants(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _kill(pid: int) -> None:

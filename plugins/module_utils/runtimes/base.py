@@ -26,6 +26,10 @@ the only one that can be moved), ``endpoint`` (as Endpoint.as_dict(), or None) a
 """
 
 
+PATIENCE = 55.0
+"""Seconds for a command while the endpoint is held: the keeper waits for an answer for a minute."""
+
+
 class Workload(ABC):
     """One workload on this node, by the name that its runtime knows it by."""
 
@@ -136,16 +140,17 @@ class Workload(ABC):
     # -- destination
 
     @abstractmethod
-    def restore(self, about: About, directory: Path) -> About:
-        """Bring the copy to life from what checkpoint() wrote; returns its description.
+    def restore(self, about: About, directory: Path) -> None:
+        """Bring the copy to life from what checkpoint() wrote.
 
-        Must fail unless it is the old workload that runs, with its sockets established.
+        Must fail unless it is the old workload that runs, with its sockets established. Clients
+        wait meanwhile, so this is to be proven cheaply.
         """
 
     # -- either: the end of a source that was moved, or of a copy that was given up
 
     @abstractmethod
-    def remove(self, endpoint: endpoints.Endpoint) -> None:
+    def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """End it unheard, with its network: endpoints.remove() first, which cuts the cable.
 
         What is not there any more, or only half there, is no failure.

@@ -17,7 +17,7 @@ from ..cgroup import Freezer, memory_bytes
 from ..commands import run
 from ..criu import check_criu, check_open_files, check_space
 from ..errors import FlowferryError
-from .base import About, Workload
+from .base import PATIENCE, About, Workload
 
 _NAMESPACE = "ns:/run/netns/"
 _ARCHIVE = "checkpoint.tar"
@@ -133,28 +133,29 @@ class PodmanContainer(Workload):
             + ["--file-locks", "--compress", "none", "--export", str(directory / _ARCHIVE)]
             + [self.name],
             code="checkpoint_failed",
+            timeout=PATIENCE,
         )
 
     # -- destination
 
-    def restore(self, about: About, directory: Path) -> About:
+    def restore(self, about: About, directory: Path) -> None:
         run(
             ["podman", "container", "restore", "--tcp-established", "--file-locks"]
             + ["--import", str(directory / _ARCHIVE)],
             code="restore_failed",
+            timeout=PATIENCE,
         )
-        copy = self.describe()
-        if copy is None or copy["status"] != "running":
+        # The same id means the same cgroup on both nodes.
+        if not Freezer(about["freezer"]).pids():
             raise FlowferryError("restore_failed", f"{self.title} does not run after its restore")
-        return copy
 
     # -- either
 
-    def remove(self, endpoint: endpoints.Endpoint) -> None:
-        about = self.describe()
+    def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        here = self.describe()
         endpoints.remove(endpoint)
-        if about is None:
+        if here is None:
             return
-        if about["freezer"]:
-            Freezer(about["freezer"]).kill()
+        if here["freezer"]:
+            Freezer(here["freezer"]).kill()
         run(["podman", "rm", "--force", "--time", "0", self.name])

@@ -6,9 +6,12 @@ from __future__ import annotations
 from ..errors import FlowferryError
 from .base import Workload
 from .podman import PodmanContainer
+from .process import ProcessTree
 
 # A plain list of imports, since Ansible ships to a node what it finds imported here.
-RUNTIMES: dict[str, type[Workload]] = {kind.runtime: kind for kind in (PodmanContainer,)}
+RUNTIMES: dict[str, type[Workload]] = {
+    kind.runtime: kind for kind in (PodmanContainer, ProcessTree)
+}
 DEFAULT = PodmanContainer.runtime
 
 

@@ -171,7 +171,7 @@ class Move:
         assert self.traffic is not None
         try:
             with self.phase("clean"):
-                self.source.call("remove", endpoint=self.plan["endpoint"])
+                self.source.call("remove", about=self.plan["about"], endpoint=self.plan["endpoint"])
                 self.traffic.unguard(self.plan["source"]["switch_port"])
         except (FlowferryError, P4Error) as error:
             return [f"the source was not removed: {error}. Run the playbook again."]
@@ -206,7 +206,9 @@ class Move:
         until the copy is proven gone, and running the playbook again sees to that.
         """
         try:
-            self.destination.call("discard", endpoint=self.plan["endpoint"])
+            self.destination.call(
+                "discard", about=self.plan["about"], endpoint=self.plan["endpoint"]
+            )
         except FlowferryError as error:
             self._explain(error)
             return error

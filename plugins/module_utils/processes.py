@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of this node, as /proc shows them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Those in which a process of a node is born; the network namespace is the one that may differ.
+_NAMESPACES = ("mnt", "pid", "ipc", "uts", "user", "cgroup")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    terminal: int
+    """Device number of its controlling terminal; 0 when it has none."""
+    started: str
+    """Clock ticks since boot, which tells it from a namesake."""
+
+    @classmethod
+    def read(cls, pid: int) -> Process | None:
+        """None when it is gone, or a zombie."""
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            return None
+        if fields[0] == "Z":
+            return None
+        parent, group, session, terminal = (int(field) for field in fields[1:5])
+        return cls(pid, parent, group, session, terminal, fields[19])
+
+    def command(self) -> str:
+        """Its name."""
+        return Path(f"/proc/{self.pid}/comm").read_text().strip()
+
+    def threads(self) -> list[int]:
+        """Ids of its threads, its own among them."""
+        return sorted(int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir())
+
+    def resident_bytes(self) -> int:
+        """Memory that it has in use."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+
+    def foreign_namespaces(self) -> list[str]:
+        """Kinds of namespaces, but for the network's, that are not those of this node."""
+        own, its = Path("/proc/self/ns"), Path(f"/proc/{self.pid}/ns")
+        return [kind for kind in _NAMESPACES if (own / kind).stat() != (its / kind).stat()]
+
+
+def in_network(namespace: Path) -> list[Process]:
+    """The processes in a named network namespace, by pid; none when there is no such namespace."""
+    try:
+        wanted = namespace.stat()
+    except FileNotFoundError:
+        return []
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            same = os.path.samestat(entry.stat(), wanted)
+        except OSError:  # gone in the meantime
+            continue
+        process = Process.read(int(entry.parts[2])) if same else None
+        if process is not None:
+            found.append(process)
+    return sorted(found, key=lambda process: process.pid)
+
+
+def roots(processes: list[Process]) -> list[Process]:
+    """Those whose parent is not among them."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if process.parent not in pids]

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process tree in a network namespace of its own, by CRIU directly.
+
+The workload's name is that of the namespace: everything that runs in it moves together. The
+processes share all other namespaces with the node, so CRIU is run inside the network namespace,
+where it sees nothing foreign and leaves the network alone. They are put into a freezer cgroup, on
+the source before the hold and on the destination by the restore; what is in it is the workload.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .. import endpoint as endpoints
+from .. import open_files
+from ..cgroup import ROOT, Freezer
+from ..commands import run
+from ..criu import check_criu, check_open_files, check_pipes, check_space, link
+from ..errors import FlowferryError
+from ..processes import Process, in_network, roots
+from .base import PATIENCE, About, Workload
+
+# What CRIU finds out about the kernel; it keeps it here, and looks again when it is gone.
+_KERNEL_DATA = Path("/run/criu.kdat")
+_LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+# The switch holds the traffic, so CRIU need not lock the network. Cgroups stay as they are.
+_OPTIONS = ["--tcp-established", "--network-lock", "skip", "--manage-cgroups=ignore"]
+_OPTIONS += ["--file-locks", "--log-file", "criu.log"]
+# Files that were deleted while they were open are part of the checkpoint, up to this size.
+_OPTIONS += ["--ghost-limit", "64M"]
+# Puts itself, and so whatever it becomes or starts, into the cgroup whose file is named first.
+_ENTER = 'echo $$ >"$0" && exec "$@"'
+
+
+class ProcessTree(Workload):
+    """The processes in the network namespace of an endpoint."""
+
+    runtime = "process"
+    noun = "process tree"
+    listing = "ip netns list"
+    removal = "ip netns pids {name} | xargs kill"
+    start = "setsid nsenter --net=/run/netns/{name} PROGRAM"
+
+    @property
+    def namespace(self) -> Path:
+        """Where the network namespace has its name."""
+        return endpoints.NAMESPACES / self.name
+
+    @property
+    def moved_files(self) -> open_files.Record:
+        """Which files of this node go away when the workload is removed from it."""
+        return open_files.Record(Path(f"/run/flowferry/{self.file_name}.files"))
+
+    @property
+    def freezer(self) -> Freezer:
+        """The cgroup of its processes, from prepare on."""
+        return Freezer(ROOT / "freezer" / f"flowferry-{self.name}")
+
+    # -- plan
+
+    def describe(self) -> About | None:
+        tree = in_network(self.namespace)
+        if not tree:
+            return None
+        endpoint = endpoints.find(self.name)
+        root = roots(tree)[0]
+        return {
+            "id": f"{root.pid}.{root.started}",
+            "status": "running",
+            "pid": root.pid,
+            "command": root.command(),
+            "pids": [process.pid for process in tree],
+            "endpoint": endpoint.as_dict() if endpoint else None,
+            "memory_bytes": sum(process.resident_bytes() for process in tree),
+        }
+
+    def check_source(self) -> About:
+        about = self.require_running()
+        tree = in_network(self.namespace)
+        self._check_tree(tree)
+        _check_node()
+        check_open_files(self.title, about["pids"])
+        check_pipes(self.title, about["pids"])
+        ids = {pid for process in tree for pid in (*process.threads(), process.group)}
+        files = open_files.find(about["pids"])
+        return {
+            **about,
+            "ids": sorted(ids),
+            "directories": sorted({link(Path(f"/proc/{pid}/cwd")) for pid in about["pids"]}),
+            "files": [file.as_dict() for file in files],
+            "memory_bytes": about["memory_bytes"] + sum(file.size for file in files if file.moves),
+        }
+
+    def _check_tree(self, tree: list[Process]) -> None:
+        """Refuse what CRIU cannot dump, or could not restore on another node."""
+        for process in tree:
+            foreign = process.foreign_namespaces()
+            if foreign:
+                raise FlowferryError(
+                    "own_namespaces",
+                    f"{self.title}: process {process.pid} ({process.command()}) has namespaces of "
+                    f"its own ({', '.join(foreign)}); move a container by its runtime, and start a "
+                    f"plain process with `{self.start.format(name=self.name)}` (ip netns exec "
+                    "makes a mount namespace)",
+                )
+        tops = roots(tree)
+        if len(tops) > 1:
+            names = ", ".join(f"{process.pid} ({process.command()})" for process in tops)
+            raise FlowferryError(
+                "several_trees",
+                f"{self.title} has processes without a common parent: {names}; start them from "
+                "one, or give each a namespace of its own",
+            )
+        pids = {process.pid for process in tree}
+        for process in tree:
+            if process.terminal or not {process.session, process.group} <= pids:
+                raise FlowferryError(
+                    "outside_session",
+                    f"{self.title}: process {process.pid} ({process.command()}) belongs to a "
+                    "session or a terminal outside, which would stay behind; start the program "
+                    f"with `{self.start.format(name=self.name)}`",
+                )
+
+    def check_destination(self, about: About, directory: Path) -> None:
+        _check_node()
+        if in_network(self.namespace):
+            raise FlowferryError(
+                "name_taken",
+                f"other processes run in the namespace {self.name} on the destination; end them "
+                f"there: `{self.removal.format(name=self.name)}`",
+            )
+        for number in about["ids"]:
+            if Path(f"/proc/{number}").exists():
+                raise FlowferryError(
+                    "pid_taken",
+                    f"{self.title} has the process or thread id {number}, which is taken on the "
+                    f"destination by {_command(number)}; end that, or start the workload again "
+                    "for it to get other ids",
+                )
+        for name in about["directories"]:
+            if not Path(name).is_dir():
+                raise FlowferryError(
+                    "no_file",
+                    f"{self.title} runs in the directory {name}, which the destination does not "
+                    "have; make it there",
+                )
+        files = [open_files.OpenFile(**file) for file in about["files"]]
+        open_files.check_destination(self.title, files)
+        check_space(about["memory_bytes"], directory)
+
+    # -- prepare
+
+    def prepare_source(self, about: About) -> None:
+        self._prepare()
+        inside = self.freezer.path / "cgroup.procs"
+        # A process that was born meanwhile has its parent's old cgroup.
+        while missing := self._outside_freezer():
+            for pid in missing:
+                inside.write_text(str(pid))
+
+    def _outside_freezer(self) -> set[int]:
+        return {process.pid for process in in_network(self.namespace)} - set(self.freezer.pids())
+
+    def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        super().prepare_destination(about, endpoint)
+        self._prepare()
+        # The kernel gives out ids in ascending order: those that are needed soon are passed over.
+        last = max(about["ids"])
+        if int(_LAST_PID.read_text()) < last:
+            _LAST_PID.write_text(str(last))
+
+    def _prepare(self) -> None:
+        self.moved_files.forget()
+        self.freezer.path.mkdir(exist_ok=True)
+        if not _KERNEL_DATA.exists():
+            run(["criu", "check"])
+
+    # -- source
+
+    def freeze(self, about: About) -> None:
+        self.freezer.freeze()
+
+    def resume(self, about: About) -> None:
+        self.moved_files.forget()
+        self.freezer.thaw()
+
+    def checkpoint(self, about: About, directory: Path) -> None:
+        images, files = directory / "images", directory / "files"
+        images.mkdir()
+        files.mkdir()
+        self._criu(
+            "checkpoint_failed",
+            images,
+            ["dump", "--tree", str(about["pid"]), "--leave-running"]
+            + ["--freeze-cgroup", str(self.freezer.path)],
+        )
+        pids = self.freezer.pids()
+        (directory / "processes.json").write_text(json.dumps(pids))
+        self.moved_files.write(about["id"], open_files.pack(open_files.find(pids), files))
+
+    # -- destination
+
+    def restore(self, about: About, directory: Path) -> None:
+        self.moved_files.write(about["id"], open_files.packed(directory / "files"))
+        open_files.unpack(directory / "files")
+        self._criu("restore_failed", directory / "images", ["restore", "--restore-detached"])
+        wanted = set(json.loads((directory / "processes.json").read_text()))
+        missing = wanted - set(self.freezer.pids())
+        if missing:
+            raise FlowferryError(
+                "restore_failed", f"{self.title}: processes {sorted(missing)} ended at once"
+            )
+
+    def _criu(self, code: str, images: Path, command: list[str]) -> None:
+        """Run CRIU in the network namespace; to restore, in the workload's cgroup as well."""
+        inside = str(self.freezer.path / "cgroup.procs")
+        enter = ["sh", "-c", _ENTER, inside] if command[0] == "restore" else []
+        try:
+            run(
+                ["nsenter", f"--net={self.namespace}", *enter, "criu", *command]
+                + ["--images-dir", str(images), *_OPTIONS],
+                timeout=PATIENCE,
+            )
+        except FlowferryError as error:
+            complaints = _complaints(images / "criu.log") or str(error)
+            raise FlowferryError(code, f"{self.title}: {complaints}", error.details) from error
+
+    # -- either
+
+    def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        endpoints.remove(endpoint)
+        self.freezer.end()
+        self.moved_files.remove_files(about["id"])
+
+
+def _check_node() -> None:
+    check_criu()
+    if not (ROOT / "freezer" / "cgroup.procs").exists():
+        raise FlowferryError(
+            "no_freezer",
+            f"{ROOT}/freezer is not there; processes are frozen through the freezer of cgroup "
+            "version 1, which this node has to mount",
+        )
+
+
+def _complaints(log: Path) -> str:
+    """The last errors that CRIU logged."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    errors = [line.split("Error ", 1)[1] for line in lines if "Error " in line]
+    return "; ".join(line for line in errors if "RLIMIT_NOFILE" not in line)[-600:]
+
+
+def _command(number: int) -> str:
+    try:
+        return Path(f"/proc/{number}/comm").read_text().strip()
+    except OSError:
+        return "a process that has just ended"
