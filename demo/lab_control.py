@@ -183,9 +183,16 @@ class Lab:
         return completed.stdout.strip()
 
     def popen(self, host: str, command: str) -> subprocess.Popen[str]:
-        """Start ``command`` on a host, its standard input and output at hand."""
+        """Start ``command`` on a host; its output, errors too, and its standard input at hand.
+
+        ssh gets no standard error of this program's: it would make it non-blocking for others.
+        """
         return subprocess.Popen(
-            self.ssh(host, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self.ssh(host, f"exec 2>&1; {command}"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     # -- the workload

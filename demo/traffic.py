@@ -27,14 +27,13 @@ class TrafficClient:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
-        if not line:
-            raise LabError("a traffic client ended; its own message stands above")
+        if not line.startswith("{"):
+            raise LabError(f"a traffic client ended: {line}{self.process.stdout.read()}")
         seen: dict[str, Any] = json.loads(line)
         return seen
 
     def end(self) -> dict[str, Any]:
-        """Its standard input ends, and it with it; returns what it saw last."""
+        """Its standard input ends, and it with it; returns what it saw last, if it still ran."""
         output, _ = self.process.communicate("", timeout=20)
-        lines = output.splitlines()
-        last: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        last: dict[str, Any] = json.loads(output) if output.startswith("{") else {}
         return last

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
-display = Display()
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration.events import EventSender
 
 # .../ansible_collections/flowferry/core, by the path that Ansible found it at: in a checkout that
 # is the link in collections/, which must not be resolved.
@@ -37,6 +35,8 @@ class ActionModule(ActionBase):
                 "nodes": {"type": "dict", "required": True},
                 "switch": {"type": "dict", "required": True},
                 "certificates": {"type": "dict", "required": True, "no_log": True},
+                "strategy": {"type": "str", "choices": ["keep", "rewrite"], "default": "keep"},
+                "destination_address": {"type": "str"},
             }
         )
         problem = _problem(arguments)
@@ -72,34 +72,32 @@ def _carry_out(order: dict[str, Any]) -> dict[str, Any]:
     assert keeper.stdin is not None and keeper.stdout is not None and keeper.stderr is not None
     keeper.stdin.write(json.dumps(order, default=str) + "\n")
     keeper.stdin.flush()
+    watcher = EventSender()
+    names = {name: order[name] for name in ("workload", "destination")}
+    watcher.send({"event": "order", **names})
     outcome: dict[str, Any] | None = None
     for line in keeper.stdout:
         event = json.loads(line)
+        watcher.send(event)
         if event["event"] in ("result", "failure"):
             outcome = event
-        else:
-            display.display(_progress(event))
-    complaint = keeper.stderr.read()
-    keeper.wait()
-    return _result(outcome, complaint)
-
-
-def _progress(event: dict[str, Any]) -> str:
-    if event["event"] == "phase":
-        return f"  {event['name']:<11}{event['ms']:8.1f} ms"
-    if event["event"] == "recover":
-        return f"  recovering a migration that ended in phase {event['phase']}"
-    return "  rolling back"
-
-
-def _result(outcome: dict[str, Any] | None, complaint: str) -> dict[str, Any]:
     if outcome is None:
-        return {
-            "failed": True,
-            "msg": "the keeper ended without a result; run the playbook again: it finishes or "
-            f"rolls back. {complaint[-1500:]}".strip(),
-            "failure": {"code": "keeper_lost", "message": complaint[-1500:], "details": ""},
-        }
+        outcome = _lost(keeper.stderr.read())
+        watcher.send(outcome)
+    keeper.wait()
+    watcher.close()
+    return _result(outcome)
+
+
+def _lost(complaint: str) -> dict[str, Any]:
+    message = (
+        "the keeper ended without a result; run the playbook again: it finishes or rolls back. "
+        f"{complaint[-1500:]}"
+    )
+    return {"event": "failure", "failure": {"code": "keeper_lost", "message": message.strip()}}
+
+
+def _result(outcome: dict[str, Any]) -> dict[str, Any]:
     if outcome["event"] == "failure":
         failure = outcome["failure"]
         return {"failed": True, "msg": failure["message"], "failure": failure}

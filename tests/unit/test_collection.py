@@ -78,6 +78,13 @@ def test_the_collection_holds_nothing_that_is_generated(archive: Path) -> None:
     assert not wrong, f"add them to build_ignore in galaxy.yml: {wrong[:10]}"
 
 
+def test_the_documentation_of_every_callback_renders(tmp_path: Path) -> None:
+    for name in sorted(path.stem for path in (ROOT / "plugins" / "callback").glob("*.py")):
+        full = f"flowferry.core.{name}"
+        text = ansible("ansible-doc", "--type", "callback", full, temporary=tmp_path)
+        assert f"CALLBACK {full} " in text, f"{full} is not rendered"
+
+
 def test_the_documentation_of_every_module_renders(tmp_path: Path) -> None:
     names = [f"flowferry.core.{name}" for name in MODULES]
     text = ansible("ansible-doc", "--type", "module", *names, temporary=tmp_path)
