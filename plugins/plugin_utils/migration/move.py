@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The migration protocol: the phases of a move in their order, and the way back.
 
-They are prepare, hold, checkpoint, transfer, rewrite (under the strategy of that name), restore,
-redirect, release and clean. Before the
+They are prepare, hold, checkpoint, transfer, restore, redirect, release and clean. Before the
 redirect every failure is undone in reverse order and the source serves on; after it there is only
 forward. Exactly one copy is ever heard. See docs/architecture.md.
 """
@@ -19,10 +18,10 @@ from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from flowferry_p4.client.errors import P4Error
+from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .remote import HelperLost, RemoteHelper
-from .strategy import Strategy
 
 # Answers that are under way when requests are stopped get this long (seconds) to leave.
 DRAIN = 0.005
@@ -41,14 +40,12 @@ class Move:
     """One migration of one workload.
 
     ``plan`` holds ``workload``, ``source`` and ``destination`` (each ``name``, ``switch_port``,
-    ``mac``), ``about`` (the source's description), ``strategy``, the ``endpoint`` at the source,
-    the ``destination_endpoint``, and whether that is ``warm``: was there before.
+    ``mac``), and, after plan(), ``about`` (the source's description) and ``endpoint``.
     """
 
     def __init__(
         self,
         plan: dict[str, Any],
-        strategy: Strategy,
         source: RemoteHelper,
         destination: RemoteHelper,
         journal: Journal,
@@ -56,14 +53,13 @@ class Move:
         aborted: Callable[[], bool],
     ) -> None:
         self.plan = plan
-        self.strategy = strategy
-        self.traffic = strategy.traffic
         self.source = source
         self.destination = destination
         self.journal = journal
         self.report = report
         self.aborted = aborted
         self.phases: list[dict[str, Any]] = []
+        self.traffic: EndpointTraffic | None = None
         self.image_bytes = 0
         # What the source sends after this is not part of the checkpoint.
         self.frozen_at = 0.0
@@ -93,62 +89,48 @@ class Move:
                 with suppress(HelperLost):  # whatever asks it next finds out, as in life
                     helper.call("die_for_test")
 
-    def run(self) -> dict[str, Any]:
+    def run(self, traffic: EndpointTraffic) -> dict[str, Any]:
         """The critical section and what surrounds it; returns the result of the migration."""
+        self.traffic = traffic
+        about, peer = self.plan["about"], self.plan["destination"]
         held_since = 0.0
         try:
             with self.phase("prepare"):
-                self._prepare()
+                self.destination.call(
+                    "prepare_destination", about=about, endpoint=self.plan["endpoint"]
+                )
+                self.source.call(
+                    "prepare_source", about=about, host=peer["address"], port=peer["port"]
+                )
             held_since = time.monotonic()
-            self._bring_over()
+            with self.phase("hold"):
+                traffic.hold_ingress()
+                time.sleep(DRAIN)
+                self.source.call("freeze", about=about)
+                traffic.hold_egress()
+                self.frozen_at = time.monotonic()
+            with self.phase("checkpoint"):
+                self.source.call("checkpoint", about=about)
+            with self.phase("transfer"):
+                self.image_bytes = self.source.call("transfer")["size"]
+            with self.phase("restore"):
+                self.destination.call("restore", about=about)
+            with self.phase("redirect"):
+                traffic.guard(self.plan["source"]["switch_port"])
+                traffic.redirect(self.plan["destination"]["switch_port"], peer["mac"])
         except Exception as error:
             if held_since == 0.0:
                 self._give_up_early()
-            elif self.strategy.is_redirected():
-                return self.finish(held_since)
-            else:
+            elif not self._is_committed():
                 self.roll_back()
-            self._explain(error)
-            raise
+            if held_since == 0.0 or not self._is_committed():
+                self._explain(error)
+                raise
         return self.finish(held_since)
-
-    def _prepare(self) -> None:
-        about, peer = self.plan["about"], self.plan["destination"]
-        self.destination.call(
-            "prepare_destination",
-            about=about,
-            endpoint=self.plan["destination_endpoint"],
-            rewrites=bool(self.strategy.addresses()),
-        )
-        self.source.call("prepare_source", about=about, host=peer["address"], port=peer["port"])
-        self.strategy.prepare()
-
-    def _bring_over(self) -> None:
-        """From the hold to the redirect."""
-        about, addresses = self.plan["about"], self.strategy.addresses()
-        with self.phase("hold"):
-            self.traffic.hold_ingress()
-            time.sleep(DRAIN)
-            self.source.call("freeze", about=about)
-            self.traffic.hold_egress()
-            self.frozen_at = time.monotonic()
-        with self.phase("checkpoint"):
-            self.source.call("checkpoint", about=about)
-        with self.phase("transfer"):
-            self.image_bytes = self.source.call("transfer")["size"]
-        if addresses:
-            with self.phase("rewrite"):
-                self.destination.call("rewrite", about=about, addresses=addresses)
-        with self.phase("restore"):
-            self.destination.call("restore", about=about)
-        with self.phase("redirect"):
-            self.traffic.guard(self.plan["source"]["switch_port"])
-            self.strategy.redirect()
 
     def _give_up_early(self) -> None:
         """Nothing was held yet: only the destination has something to undo."""
         not_discarded = self._discard()
-        self.strategy.forget_new()
         if not_discarded is not None:
             raise not_discarded
         self.journal.end()
@@ -157,11 +139,18 @@ class Move:
         if isinstance(error, FlowferryError):
             error.args = (f"{error}. The source serves on, with its connections.",)
 
+    def _is_committed(self) -> bool:
+        """The switch says whether the redirect took place."""
+        assert self.traffic is not None
+        route = self.traffic.route()
+        wanted = self.plan["destination"]["switch_port"]
+        return route is not None and bool(route.params["port"] == wanted)
+
     def finish(self, held_since: float) -> dict[str, Any]:
         """After the commit: let the traffic go, then take the source away."""
+        assert self.traffic is not None
         source, destination = (self.plan[end]["switch_port"] for end in ("source", "destination"))
         with self.phase("release"):
-            self.strategy.complete()
             self.traffic.release({source: self.frozen_at, destination: math.inf})
         held = (self.traffic.released_at - held_since) * 1000
         warnings = self._clean()
@@ -180,10 +169,10 @@ class Move:
         The guard stays until the source is proven gone, and so does the journal: running the
         playbook again finishes it.
         """
+        assert self.traffic is not None
         try:
             with self.phase("clean"):
                 self.source.call("remove", about=self.plan["about"], endpoint=self.plan["endpoint"])
-                self.strategy.forget_old()
                 self.traffic.unguard(self.plan["source"]["switch_port"])
         except (FlowferryError, P4Error) as error:
             return [f"the source was not removed: {error}. Run the playbook again."]
@@ -195,6 +184,7 @@ class Move:
 
         Every step can be repeated, so that a rollback that was itself interrupted is run again.
         """
+        assert self.traffic is not None
         traffic, port = self.traffic, self.plan["destination"]["switch_port"]
         self.report({"event": "rollback"})
         self.journal.write(self.plan, "rollback")
@@ -207,7 +197,6 @@ class Move:
         traffic.release({self.plan["source"]["switch_port"]: math.inf})
         if not_discarded is not None:
             raise not_discarded
-        self.strategy.forget_new()
         traffic.unguard(port)
         self.journal.end()
 
@@ -219,22 +208,20 @@ class Move:
         """
         try:
             self.destination.call(
-                "discard",
-                about=self.plan["about"],
-                endpoint=self.plan["destination_endpoint"],
-                warm=self.plan["warm"],
+                "discard", about=self.plan["about"], endpoint=self.plan["endpoint"]
             )
         except FlowferryError as error:
             self._explain(error)
             return error
         return None
 
-    def recover(self) -> tuple[str, list[str]]:
-        """Finish or roll back what an earlier keeper left: which of the two, and warnings."""
-        if self.strategy.is_redirected():
+    def recover(self, traffic: EndpointTraffic) -> str:
+        """Finish or roll back what an earlier keeper left; returns which of the two it was."""
+        self.traffic = traffic
+        if self._is_committed():
             self.traffic.guard(self.plan["source"]["switch_port"])
             self.frozen_at = 0.0
-            warnings: list[str] = self.finish(time.monotonic())["warnings"]
-            return "finished", warnings
+            self.finish(time.monotonic())
+            return "finished"
         self.roll_back()
-        return "rolled back", []
+        return "rolled back"
