@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A container image made of one root filesystem, without a registry or a container engine.
 
-The same input gives the same bytes, and so the same image id on every node that loads it, which a
-restore needs: Podman looks for the image of a checkpoint by id.
+The archive is an OCI layout with the manifest that ``docker load`` looks for beside it, as ``docker
+save`` writes it: Docker does not read a plain OCI layout. The same input gives the same bytes, and
+so the same image id on every node that loads it, which a restore needs: engines look for the image
+of a checkpoint by id.
 """
 
 from __future__ import annotations
@@ -108,41 +110,50 @@ def _blob_name(descriptor: dict[str, Any]) -> str:
     return "blobs/" + str(descriptor["digest"]).replace(":", "/")
 
 
+def _documents(image: Image, plain_hash: str, layer_at: dict[str, Any]) -> dict[str, bytes]:
+    """Everything but the layer, by its name in the archive."""
+    config = _json(image_config(image, plain_hash))
+    config_at = _descriptor(CONFIG_TYPE, config)
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": config_at,
+            "layers": [layer_at],
+        }
+    )
+    manifest_at = _descriptor(MANIFEST_TYPE, manifest)
+    named = {**manifest_at, "annotations": {NAME_ANNOTATION: image.name}}
+    for_docker = {
+        "Config": _blob_name(config_at),
+        "RepoTags": [image.name],
+        "Layers": [_blob_name(layer_at)],
+    }
+    return {
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+        "index.json": _json({"schemaVersion": 2, "manifests": [named]}),
+        "manifest.json": _json([for_docker]),
+        _blob_name(config_at): config,
+        _blob_name(manifest_at): manifest,
+    }
+
+
 def write_archive(image: Image, path: Path) -> str:
     """Write the image as an OCI archive, in one step, and return its id."""
     with tempfile.TemporaryFile(dir=path.parent) as layer:
         plain, packed, size = compress_layer(image.root, layer)
         layer.seek(0)
-        config = _json(image_config(image, plain))
-        config_at = _descriptor(CONFIG_TYPE, config)
         layer_at = {"mediaType": LAYER_TYPE, "digest": f"sha256:{packed}", "size": size}
-        manifest = _json(
-            {
-                "schemaVersion": 2,
-                "mediaType": MANIFEST_TYPE,
-                "config": config_at,
-                "layers": [layer_at],
-            }
-        )
-        manifest_at = _descriptor(MANIFEST_TYPE, manifest)
-        named = {**manifest_at, "annotations": {NAME_ANNOTATION: image.name}}
-        index = _json({"schemaVersion": 2, "manifests": [named]})
-        small = {
-            "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-            "index.json": index,
-            _blob_name(config_at): config,
-            _blob_name(manifest_at): manifest,
-        }
         partial = path.with_name(path.name + ".partial")
         try:
             with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
-                for name, data in small.items():
+                for name, data in _documents(image, plain, layer_at).items():
                     _add(archive, name, io.BytesIO(data), len(data))
                 _add(archive, _blob_name(layer_at), layer, size)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    return str(config_at["digest"]).partition(":")[2]
+    return read_archive_id(path)
 
 
 def read_archive_id(path: Path) -> str:

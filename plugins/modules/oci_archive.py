@@ -11,8 +11,8 @@ short_description: Pack a root filesystem as a container image
 version_added: 0.1.0
 
 description:
-  - Writes an OCI archive with one layer, which C(podman load) and others read, without a registry
-    or a container engine.
+  - Writes an OCI archive with one layer, which C(podman load), C(docker load) and others read,
+    without a registry or a container engine.
   - The same root and options give the same image id wherever the archive is made.
 
 author:

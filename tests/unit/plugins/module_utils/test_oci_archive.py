@@ -61,6 +61,15 @@ def test_every_blob_is_named_by_its_hash_and_the_chain_leads_to_the_root(root: P
     assert config["config"]["Cmd"] == ["hello"]
 
 
+def test_docker_finds_the_same_image_by_its_own_manifest(root: Path) -> None:
+    path = pack(root, "image.tar")
+    found = contents(path)
+    (image,) = json.loads(found["manifest.json"])
+    assert image["RepoTags"] == ["localhost/hello:1"]
+    assert image["Config"] == f"blobs/sha256/{read_archive_id(path)}"
+    assert [gzip.decompress(found[layer]) for layer in image["Layers"]] == [root.read_bytes()]
+
+
 def test_the_same_input_gives_the_same_bytes(root: Path) -> None:
     assert pack(root, "one.tar").read_bytes() == pack(root, "two.tar").read_bytes()
 
