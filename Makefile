@@ -61,6 +61,10 @@ integration: install ## tests against a running switch, in network namespaces of
 system: install ## tests of the lab and of migrations (root)
 	pytest tests/system
 
+.PHONY: molecule
+molecule: install ## the roles: each converges, changes nothing when it runs again, and is used (root)
+	molecule test --all
+
 .PHONY: lab
 lab: install ## build and start the embedded lab
 	ansible-playbook playbooks/lab.yml
