@@ -65,7 +65,22 @@ class Op:
     operands: tuple[Expr, ...]
 
 
-Expr: TypeAlias = Const | Bool | FieldRef | Valid | Param | Lookahead | Op
+@dataclass(frozen=True)
+class LastField:
+    """A field of the element of a header stack that was extracted last; parser only."""
+
+    stack: str
+    field: str
+
+
+@dataclass(frozen=True)
+class LastIndex:
+    """The index of that element."""
+
+    stack: str
+
+
+Expr: TypeAlias = Const | Bool | FieldRef | Valid | Param | Lookahead | LastField | LastIndex | Op
 
 
 # --- what primitives take besides expressions ---------------------------------------------------
@@ -85,14 +100,45 @@ class CalculationRef:
 
 
 @dataclass(frozen=True)
+class StackRef:
+    name: str
+
+
+@dataclass(frozen=True)
+class MeterRef:
+    name: str
+
+
+@dataclass(frozen=True)
+class RegisterRef:
+    name: str
+
+
+@dataclass(frozen=True)
 class Text:
-    """A string or a list of values; only `log_msg` takes them."""
+    """A string; only `log_msg` takes it."""
+
+    text: str
 
 
-Argument: TypeAlias = Expr | HeaderRef | CounterRef | CalculationRef | Text
+@dataclass(frozen=True)
+class Values:
+    """A list of values; only `log_msg` takes it."""
+
+    values: tuple[Expr, ...]
+
+
+Reference: TypeAlias = (
+    HeaderRef | StackRef | CounterRef | MeterRef | RegisterRef | CalculationRef | Text | Values
+)
+"""An operand that has no value of its own."""
+
+Argument: TypeAlias = Expr | Reference
 
 COMPARISONS = frozenset(["==", "!=", ">", ">=", "<", "<="])
-BINARY = COMPARISONS | {"+", "-", "*", "<<", ">>", "&", "|", "^", "and", "or", "usat_cast"}
+CASTS = frozenset(["usat_cast", "sat_cast", "two_comp_mod"])
+"""Casts of a value (left) to a width (right): saturating, saturating and signed, signed."""
+BINARY = COMPARISONS | CASTS | {"+", "-", "*", "<<", ">>", "&", "|", "^", "and", "or"}
 UNARY = frozenset(["not", "~", "-", "d2b", "b2d"])
 
 
@@ -109,6 +155,7 @@ class Field:
     name: str
     width: int
     offset: int
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,8 +182,30 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """A header stack: the headers it is made of."""
+
+    name: str
+    headers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Extract:
     header: str
+
+
+@dataclass(frozen=True)
+class ExtractNext:
+    """Extract into the next element of a header stack."""
+
+    stack: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """End parsing with an error, by name."""
+
+    error: str
 
 
 @dataclass(frozen=True)
@@ -156,23 +225,28 @@ class Advance:
     bits: Expr
 
 
-ParserOp: TypeAlias = Extract | Assign | Verify | Advance | Primitive
+ParserOp: TypeAlias = Extract | ExtractNext | Fail | Assign | Verify | Advance | Primitive
+SelectPart: TypeAlias = FieldRef | Valid | Lookahead | LastField
 
 
 @dataclass(frozen=True)
 class Transition:
-    """Go to `state` (None: accept) when every part of the key, masked, has its value."""
+    """Go to `state` (None: accept) when every part of the key, masked, has its value.
+
+    With a value set: when the set has the key.
+    """
 
     values: tuple[int, ...] | None  # None: default
     masks: tuple[int, ...] | None
     state: str | None
+    value_set: str | None = None
 
 
 @dataclass(frozen=True)
 class ParseState:
     name: str
     ops: tuple[ParserOp, ...]
-    key: tuple[FieldRef | Valid | Lookahead, ...]
+    key: tuple[SelectPart, ...]
     transitions: tuple[Transition, ...]
 
 
@@ -180,6 +254,13 @@ class ParseState:
 class Parser:
     start: str
     states: Mapping[str, ParseState]
+
+
+@dataclass(frozen=True)
+class ValueSet:
+    name: str
+    size: int
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +322,9 @@ class Table:
     default: DefaultEntry | None
     default_next: str | None
     entries: tuple[ConstEntry, ...]
+    profile: str | None = None
+    timed: bool = False
+    meter: str | None = None
     source: Source | None = None
 
 
@@ -254,11 +338,27 @@ class Conditional:
 
 
 @dataclass(frozen=True)
+class ActionProfile:
+    """Actions that entries refer to; a selector picks one of a group by a hash of `inputs`."""
+
+    name: str
+    size: int
+    algorithm: str | None  # None: no selector
+    inputs: tuple[FieldRef | Valid, ...]
+    source: Source | None = None
+
+    @property
+    def selector(self) -> bool:
+        return self.algorithm is not None
+
+
+@dataclass(frozen=True)
 class Pipeline:
     name: str
     first: str | None
     tables: Mapping[str, Table]
     conditionals: Mapping[str, Conditional]
+    profiles: Mapping[str, ActionProfile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -288,6 +388,33 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Meter:
+    name: str
+    size: int
+    unit: str  # packets or bytes
+    direct_table: str | None
+    target: FieldRef | None  # what a direct meter writes its colour to
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Register:
+    name: str
+    size: int
+    width: int
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class FieldList:
+    """Fields that a digest reports, or that survive when a packet is copied or starts anew."""
+
+    id: int
+    name: str
+    values: tuple[Const | FieldRef | Valid, ...]
+
+
+@dataclass(frozen=True)
 class Program:
     name: str
     headers: Mapping[str, Header]
@@ -299,6 +426,12 @@ class Program:
     calculations: Mapping[str, Calculation]
     checksums: tuple[Checksum, ...]
     counters: Mapping[str, Counter]
+    stacks: Mapping[str, Stack] = field(default_factory=dict)
+    value_sets: Mapping[str, ValueSet] = field(default_factory=dict)
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    registers: Mapping[str, Register] = field(default_factory=dict)
+    digests: Mapping[int, FieldList] = field(default_factory=dict)
+    field_lists: Mapping[int, FieldList] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
 
     def width(self, ref: FieldRef | Valid) -> int:
@@ -311,6 +444,14 @@ class Program:
             return self.headers[name]
         except KeyError:
             raise BadProgram(f"the program names header {name} but does not declare it") from None
+
+
+REFUSED_SECTIONS = {
+    "header_union_types": "header union",
+    "header_union_stacks": "header union stack",
+    "extern_instances": "extern instance",
+}
+"""Sections of the JSON that this target has nothing for, and what a P4 programmer calls them."""
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -372,20 +513,20 @@ class _Reader:
             calculations={c["name"]: self._calculation(c) for c in self.document["calculations"]},
             checksums=tuple(self._checksum(c) for c in self.document["checksums"]),
             counters={c["name"]: self._counter(c) for c in self.document["counter_arrays"]},
+            stacks={s["name"]: self._stack(s) for s in self._section("header_stacks")},
+            value_sets={v["name"]: self._value_set(v) for v in self._section("parse_vsets")},
+            meters={m["name"]: self._meter(m) for m in self._section("meter_arrays")},
+            registers={r["name"]: self._register(r) for r in self._section("register_arrays")},
+            digests={d["id"]: self._field_list(d) for d in self._section("learn_lists")},
+            field_lists={d["id"]: self._field_list(d) for d in self._section("field_lists")},
             errors={name: number for name, number, *_ in self.document.get("errors", [])},
         )
 
+    def _section(self, name: str) -> list[Json]:
+        return list(self.document.get(name, []))
+
     def _refuse_whole_sections(self) -> None:
-        for section, what in (
-            ("header_stacks", "header stack"),
-            ("header_union_types", "header union"),
-            ("header_union_stacks", "header union stack"),
-            ("parse_vsets", "parser value set"),
-            ("meter_arrays", "meter"),
-            ("register_arrays", "register"),
-            ("learn_lists", "digest"),
-            ("extern_instances", "extern instance"),
-        ):
+        for section, what in REFUSED_SECTIONS.items():
             for node in self.document.get(section, []):
                 raise Refused(f"{what} {node.get('name', '')}".rstrip(), _source(node))
 
@@ -408,22 +549,20 @@ class _Reader:
             label = f"{header_type['name']}.{name}"
             if width == "*":
                 raise Refused(f"varbit field {label}", _source(header_type))
-            if rest and rest[0]:
-                raise Refused(f"signed field {label}", _source(header_type))
             if width > MAX_WIDTH:
                 raise Refused(
                     f"field {label} of {width} bits",
                     _source(header_type),
                     f"fields may have up to {MAX_WIDTH} bits",
                 )
-            fields.append(Field(name, width, offset))
+            fields.append(Field(name, width, offset, bool(rest and rest[0])))
             offset += width
         return tuple(fields)
 
     # expressions
     def expression(self, node: Json | None, source: Source | None) -> Expr:
         value = self.argument(node, source)
-        if isinstance(value, (HeaderRef, CounterRef, CalculationRef, Text)):
+        if isinstance(value, Reference):
             raise Refused(f"a {type(value).__name__} where a value is expected", source)
         return value
 
@@ -454,8 +593,18 @@ class _Reader:
                 return CounterRef(str(value))
             case "calculation":
                 return CalculationRef(str(value))
-            case "string" | "parameters_vector":
-                return Text()
+            case "string":
+                return Text(str(value))
+            case "parameters_vector":
+                return Values(tuple(self.expression(v, source) for v in value or ()))
+            case "stack_field":
+                return LastField(*value)  # type: ignore[misc]
+            case "header_stack":
+                return StackRef(str(value))
+            case "meter_array":
+                return MeterRef(str(value))
+            case "register_array":
+                return RegisterRef(str(value))
         raise Refused(f"a value of type {kind} ({value})", source)
 
     def _field(self, value: Any) -> FieldRef | Valid:
@@ -474,6 +623,8 @@ class _Reader:
         op = node["op"]
         if op == "valid":
             return Valid(str(node["right"]["value"]))
+        if op == "last_stack_index":
+            return LastIndex(str(node["right"]["value"]))
         if op == "?":
             branches = (node["cond"], node["left"], node["right"])
             return Op("?", tuple(self.expression(b, source) for b in branches))
@@ -502,15 +653,18 @@ class _Reader:
             ),
         )
 
-    def _key_part(self, node: Json, state: str) -> FieldRef | Valid | Lookahead:
+    def _key_part(self, node: Json, state: str) -> SelectPart:
         value = self.argument(node, None)
-        if isinstance(value, (FieldRef, Valid, Lookahead)):
+        if isinstance(value, SelectPart):
             return value
         raise Refused(f"a transition on {node.get('type')} in parser state {state}")
 
-    def _width(self, part: FieldRef | Valid | Lookahead) -> int:
+    def _width(self, part: SelectPart) -> int:
         if isinstance(part, Lookahead):
             return part.width
+        if isinstance(part, LastField):
+            first = self._stack_of(part.stack).headers[0]
+            return self.headers[first].field(part.field).width
         if isinstance(part, Valid):
             return 1
         return self.headers[part.header].field(part.field).width
@@ -520,6 +674,8 @@ class _Reader:
         op, parameters = node["op"], node["parameters"]
         match op:
             case "extract":
+                if parameters[0]["type"] == "stack":
+                    return ExtractNext(self._stack_of(parameters[0]["value"]).name)
                 if parameters[0]["type"] != "regular":
                     raise Refused(f"extract of {parameters[0]['type']} in state {state}", source)
                 return Extract(parameters[0]["value"])
@@ -542,6 +698,8 @@ class _Reader:
         kind = node.get("type") or ("default" if node["value"] == "default" else "hexstr")
         if kind == "default":
             return Transition(None, None, node["next_state"])
+        if kind == "parse_vset":
+            return Transition(None, None, node["next_state"], str(node["value"]))
         if kind != "hexstr":
             raise Refused(f"a transition on {kind} in parser state {state}")
         values = _split(_int(node["value"]), widths)
@@ -569,8 +727,6 @@ class _Reader:
 
     # match-action
     def _pipeline(self, node: Json) -> Pipeline:
-        for profile in node.get("action_profiles", []):
-            raise Refused(f"action profile {profile['name']}", _source(profile))
         for call in node.get("action_calls", []):
             raise Refused(f"action call {call['name']}", _source(call))
         return Pipeline(
@@ -578,17 +734,25 @@ class _Reader:
             first=node["init_table"],
             tables={t["name"]: self._table(t) for t in node["tables"]},
             conditionals={c["name"]: self._conditional(c) for c in node["conditionals"]},
+            profiles={p["name"]: self._profile(p) for p in node.get("action_profiles", [])},
+        )
+
+    def _profile(self, node: Json) -> ActionProfile:
+        source = _source(node)
+        selector = node.get("selector") or {}
+        inputs = [self.argument(i, source) for i in selector.get("input", [])]
+        fields = tuple(i for i in inputs if isinstance(i, (FieldRef, Valid)))
+        if len(fields) != len(inputs):
+            raise Refused(f"a computed input of selector {node['name']}", source)
+        return ActionProfile(
+            node["name"], int(node["max_size"]), selector.get("algo"), fields, source
         )
 
     def _table(self, node: Json) -> Table:
         source = _source(node)
         name = node["name"]
-        if node["type"] != "simple":
-            raise Refused(f"table {name} of type {node['type']} (action profile)", source)
-        if node.get("support_timeout"):
-            raise Refused(f"idle timeouts of table {name}", source)
-        if node.get("direct_meters"):
-            raise Refused(f"the direct meter of table {name}", source)
+        if node["type"] not in ("simple", "indirect", "indirect_ws"):
+            raise Refused(f"table {name} of type {node['type']}", source)
         following: dict[str, str | None] = dict(node["next_tables"])
         by_hit = "__HIT__" in following or "__MISS__" in following
         return Table(
@@ -605,6 +769,9 @@ class _Reader:
             default=self._default(node.get("default_entry")),
             default_next=node.get("base_default_next"),
             entries=tuple(self._entry(e, source) for e in node.get("entries", [])),
+            profile=node.get("action_profile"),
+            timed=bool(node.get("support_timeout")),
+            meter=node.get("direct_meters"),
             source=source,
         )
 
@@ -690,6 +857,43 @@ class _Reader:
     def _counter(self, node: Json) -> Counter:
         table = node.get("binding") if node.get("is_direct") else None
         return Counter(node["name"], int(node.get("size") or 0), table)
+
+    def _meter(self, node: Json) -> Meter:
+        source = _source(node)
+        if node.get("rate_count", 2) != 2:
+            raise Refused(f"meter {node['name']} with {node['rate_count']} rates", source)
+        target = self._field(node["result_target"]) if node.get("is_direct") else None
+        if isinstance(target, Valid):
+            raise BadProgram(f"meter {node['name']} writes to the validity of a header")
+        table = node.get("binding") if node.get("is_direct") else None
+        return Meter(node["name"], int(node["size"]), node["type"], table, target, source)
+
+    def _register(self, node: Json) -> Register:
+        source = _source(node)
+        if node["bitwidth"] > MAX_WIDTH:
+            raise Refused(f"register {node['name']} of {node['bitwidth']} bits", source)
+        return Register(node["name"], int(node["size"]), int(node["bitwidth"]), source)
+
+    def _field_list(self, node: Json) -> FieldList:
+        values = [self.argument(e, _source(node)) for e in node["elements"]]
+        plain = tuple(v for v in values if isinstance(v, (Const, FieldRef, Valid)))
+        if len(plain) != len(values):
+            raise Refused(f"a computed value in the list of fields {node['name']}", _source(node))
+        return FieldList(int(node["id"]), node["name"], plain)
+
+    # header stacks, value sets
+    def _stack(self, node: Json) -> Stack:
+        names = {h["id"]: h["name"] for h in self.document["headers"]}
+        return Stack(node["name"], tuple(names[i] for i in node["header_ids"]))
+
+    def _stack_of(self, name: str) -> Stack:
+        for node in self._section("header_stacks"):
+            if node["name"] == name:
+                return self._stack(node)
+        raise BadProgram(f"the program names header stack {name} but does not declare it")
+
+    def _value_set(self, node: Json) -> ValueSet:
+        return ValueSet(node["name"], int(node.get("max_size") or 64), _source(node))
 
     def _deparser(self) -> tuple[str, ...]:
         (node,) = self.document["deparsers"]

@@ -3,7 +3,35 @@
 
 from __future__ import annotations
 
-from .program import CompiledProgram, CounterLayout, compile_program
+from .layouts import (
+    GROUP,
+    GROUP_SLOTS,
+    MEMBER,
+    REPLICAS,
+    CounterLayout,
+    DigestLayout,
+    Message,
+    MeterLayout,
+    ProfileLayout,
+    RegisterLayout,
+)
+from .program import DROP_REASONS, CompiledProgram, compile_program
 from .tables import Kind, TableLayout
 
-__all__ = ["CompiledProgram", "CounterLayout", "Kind", "TableLayout", "compile_program"]
+__all__ = [
+    "DROP_REASONS",
+    "GROUP",
+    "GROUP_SLOTS",
+    "MEMBER",
+    "REPLICAS",
+    "CompiledProgram",
+    "CounterLayout",
+    "DigestLayout",
+    "Kind",
+    "Message",
+    "MeterLayout",
+    "ProfileLayout",
+    "RegisterLayout",
+    "TableLayout",
+    "compile_program",
+]

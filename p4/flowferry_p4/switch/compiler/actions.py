@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bmv2_json import Action, CalculationRef, CounterRef, HeaderRef, Primitive, Text
+from ..bmv2_json import Action, Primitive, Reference
 from ..errors import BadProgram, Refused
 from .expressions import Scope, compile_expression
 from .names import Names
@@ -43,7 +43,7 @@ def compile_action(action: Action, names: Names, primitives: Primitives) -> Acti
 
 def _target(primitive: Primitive, action: Action) -> int:
     last = primitive.arguments[-1]
-    if isinstance(last, (HeaderRef, CounterRef, CalculationRef, Text)):
+    if isinstance(last, Reference):
         raise BadProgram(f"action {action.name} jumps to something that is not a number")
     return jump_target(last, primitive)
 
@@ -55,6 +55,6 @@ def _jump(primitive: Primitive, index: int, action: Action, scope: Scope) -> str
     if primitive.op == "_jump":
         return f"goto at_{target};"
     condition = primitive.arguments[0]
-    if isinstance(condition, (HeaderRef, CounterRef, CalculationRef, Text)):
+    if isinstance(condition, Reference):
         raise BadProgram(f"action {action.name} jumps on something that is not a value")
     return f"if (({compile_expression(condition, scope)}) == 0) goto at_{target};"

@@ -3,24 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 
 from ..bmv2_json import (
     Assign,
     Calculation,
     Checksum,
+    Const,
     Extract,
     FieldRef,
     HeaderRef,
     Primitive,
     Program,
+    StackRef,
 )
 from ..errors import Refused
 
-DESTINATION_FIRST = frozenset(
-    {"assign", "modify_field", "modify_field_with_hash_based_offset", "modify_field_rng_uniform"}
-)
+DESTINATIONS = {
+    "assign": 0,
+    "modify_field": 0,
+    "modify_field_with_hash_based_offset": 0,
+    "modify_field_rng_uniform": 0,
+    "register_read": 0,
+    "execute_meter": 2,
+}
+"""Primitives that store into a field, and which operand that is."""
+
+MULTICAST_GROUP = FieldRef("standard_metadata", "mcast_grp")
 
 
 @dataclass(frozen=True)
@@ -40,17 +50,30 @@ class Analysis:
     reordered: bool
     """The deparser may emit headers in another order than the parser met them."""
 
+    used: frozenset[FieldRef]
+    """Fields that the program reads or writes anywhere."""
+
+    primitives: frozenset[str]
+    """Names of the primitives that it calls."""
+
+    multicasts: bool
+    """It may choose a multicast group."""
+
 
 def analyse(program: Program) -> Analysis:
     _refuse_cycles(program)
     modified: set[FieldRef] = set()
     reshaped: set[str] = set()
-    for primitive in _primitives(program):
+    for primitive in primitives(program):
         first = primitive.arguments[0] if primitive.arguments else None
-        if primitive.op in DESTINATION_FIRST and isinstance(first, FieldRef):
-            modified.add(first)
+        if primitive.op in DESTINATIONS:
+            target = primitive.arguments[DESTINATIONS[primitive.op]]
+            modified |= {target} if isinstance(target, FieldRef) else set()
         if isinstance(first, HeaderRef) and not program.header(first.name).metadata:
             reshaped.add(first.name)
+        if isinstance(first, StackRef):
+            reshaped |= set(program.stacks[first.name].headers)
+    modified |= {m.target for m in program.meters.values() if m.target}
     for state in program.parser.states.values():
         modified |= {op.target for op in state.ops if isinstance(op, Assign)}
     modified |= {c.target for c in program.checksums if c.update}
@@ -70,7 +93,36 @@ def analyse(program: Program) -> Analysis:
         tracked=tuple(sorted(tracked, key=lambda f: (f.header, f.field))),
         checked=tuple(sorted({c.target.header for c, _ in payload})),
         reordered=_reordered(program),
+        used=frozenset(_references(program)),
+        primitives=frozenset(p.op for p in primitives(program)),
+        multicasts=any(_multicasts(p) for p in primitives(program)),
     )
+
+
+def _references(part: object) -> Iterator[FieldRef]:
+    """Every field that some part of the program names."""
+    if isinstance(part, FieldRef):
+        yield part
+    elif is_dataclass(part):
+        for member in fields(part):
+            yield from _references(getattr(part, member.name))
+    elif isinstance(part, Mapping):
+        for value in part.values():
+            yield from _references(value)
+    elif isinstance(part, tuple):
+        for value in part:
+            yield from _references(value)
+
+
+def _multicasts(primitive: Primitive) -> bool:
+    if primitive.op in ("assign_header", "copy_header"):
+        return primitive.arguments[0] == HeaderRef("standard_metadata")
+    if primitive.op not in DESTINATIONS:
+        return False
+    if primitive.arguments[DESTINATIONS[primitive.op]] != MULTICAST_GROUP:
+        return False
+    value = primitive.arguments[1]
+    return primitive.op != "assign" or not (isinstance(value, Const) and value.value == 0)
 
 
 def payload_checksums(program: Program) -> list[tuple[Checksum, Calculation]]:
@@ -83,7 +135,7 @@ def payload_checksums(program: Program) -> list[tuple[Checksum, Calculation]]:
     return result
 
 
-def _primitives(program: Program) -> Iterator[Primitive]:
+def primitives(program: Program) -> Iterator[Primitive]:
     for action in program.actions.values():
         yield from action.primitives
     for state in program.parser.states.values():

@@ -21,6 +21,19 @@ CRC_POLYNOMIALS = {"crc32": 0xEDB88320, "crc16": 0xA001}
 """Reflected polynomials of the CRCs that BMv2 calls so."""
 
 
+HASH_ALGORITHMS = {
+    "crc32": "crc32",
+    "crc32_custom": "crc32",
+    "crc16": "crc16",
+    "crc16_custom": "crc16",
+    "csum16": "csum16",
+    "cksum16": "csum16",
+    "xor16": "xor16",
+    "identity": "identity",
+}
+"""What each name means. P4Runtime cannot customise a custom CRC: it stays what it starts as."""
+
+
 def crc_table(polynomial: int) -> list[int]:
     """What each byte does to a reflected CRC."""
     table = []
@@ -195,20 +208,20 @@ class ChecksumCompiler:
         return visit(self.program.parser.start, False)
 
     # hashes
-    def hash(self, name: str) -> HashCode:
-        calculation = self.program.calculations[name]
+    def hash(self, calculation: Calculation) -> HashCode:
+        name = calculation.name
         if calculation.with_payload:
             raise Refused(f"a hash over the payload ({name})", calculation.source)
-        if calculation.algorithm not in ("crc32", "crc16", "csum16", "cksum16"):
+        algorithm = HASH_ALGORITHMS.get(calculation.algorithm)
+        if algorithm is None:
             raise Refused(
                 f"the hash algorithm {calculation.algorithm}",
                 calculation.source,
-                "crc32, crc16 and csum16 are known",
+                f"{', '.join(sorted(HASH_ALGORITHMS))} are known",
             )
         placed = self._placed(calculation)
         size = (sum(width for _, width in placed) + 7) // 8
-        algorithm = calculation.algorithm.replace("cksum16", "csum16")
-        if algorithm == "csum16":
+        if algorithm in ("csum16", "xor16"):
             return HashCode(identifier(name), algorithm, size, tuple(sum_words(placed)))
         statements = write_bytes("bytes", placed)
         return HashCode(identifier(name), algorithm, size, tuple(statements))

@@ -46,7 +46,7 @@ def hexadecimal(value: int, wide: bool = False) -> str:
 _WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
-volatile while asm typeof linux unix u8 u16 u32 u64 u128 s32 s64
+volatile while asm typeof linux unix u8 u16 u32 u64 u128 s32 s64 s128
 valid_ reshaped length parsed
 """  # the last line: members of the generated structs
 RESERVED = frozenset(_WORDS.split())
@@ -58,6 +58,9 @@ class Names:
 
     def __init__(self, program: Program) -> None:
         self.width = program.width
+        self._signed = {
+            FieldRef(h.name, f.name) for h in program.headers.values() for f in h.fields if f.signed
+        }
         self.headers = _unique(program.headers)
         self.fields = {
             h.name: _unique([f.name for f in h.fields]) for h in program.headers.values()
@@ -73,6 +76,10 @@ class Names:
         if isinstance(ref, Valid):
             return self.valid(ref.header)
         return f"{self.header(ref.header)}.{self.fields[ref.header][ref.field]}"
+
+    def signed(self, ref: FieldRef) -> bool:
+        """Whether a field holds two's complement."""
+        return ref in self._signed
 
     def original(self, ref: FieldRef) -> str:
         """Where the value is kept that the packet arrived with."""

@@ -13,23 +13,28 @@ from ..bmv2_json import (
     Advance,
     Assign,
     Extract,
+    ExtractNext,
+    Fail,
     FieldRef,
     Lookahead,
     ParserOp,
     ParseState,
     Primitive,
     Program,
+    SelectPart,
     Transition,
+    Valid,
     Verify,
 )
 from ..bmv2_json import Field as FieldType
-from ..errors import Refused
+from ..errors import BadProgram, Refused
 from .analysis import Analysis
 from .expressions import Scope, compile_expression, constant
 from .names import Names, hexadecimal, identifier, is_wide, read_field
 from .primitives import Primitives
+from .tables import TableLayout, lay_out_value_set
 
-DEFAULT_ERRORS = {"NoError": 0, "PacketTooShort": 1, "NoMatch": 2}
+DEFAULT_ERRORS = {"NoError": 0, "PacketTooShort": 1, "NoMatch": 2, "StackOutOfBounds": 3}
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class ParserCompiler:
         self.analysis = analysis
         self.primitives = primitives
         self.errors = {**DEFAULT_ERRORS, **program.errors}
+        self.value_sets = lay_out_value_sets(program)
 
     def states(self) -> list[StateCode]:
         """Every reachable state, the start state first."""
@@ -77,7 +83,7 @@ class ParserCompiler:
         def lookahead(value: Lookahead) -> str:
             return self._lookahead(value, statements)
 
-        return Scope(self.names, lookahead=lookahead)
+        return Scope(self.names, lookahead=lookahead, abort="goto parsed;")
 
     def _fail(self, error: str) -> str:
         return f"{{ parser_error = {self.errors[error]}; goto parsed; }}"
@@ -103,6 +109,10 @@ class ParserCompiler:
                 return [*before, f"offset += (u32)({step});"]
             case Primitive():
                 return self.primitives.compile(op, scope)
+            case Fail(error):
+                return [self._fail(error)]
+            case ExtractNext(stack):
+                raise BadProgram(f"{stack}.next is left in the parser after it was unrolled")
 
     def _extract(self, name: str) -> list[str]:
         header = self.program.header(name)
@@ -143,10 +153,42 @@ class ParserCompiler:
         key = [compile_expression(part, scope) for part in state.key]
         for transition in state.transitions:
             goto = f"goto {label(transition.state)};"
+            if transition.value_set is not None:
+                statements += self._value_set(transition.value_set, key, goto)
+                continue
             if transition.values is None:
                 return [*statements, goto]
             statements.append(f"if ({_test(key, transition)}) {goto}")
         return [*statements, self._fail("NoMatch")]
+
+    def _value_set(self, name: str, key: list[str], goto: str) -> list[str]:
+        layout = self.value_sets[name]
+        parts = [f"key.part{i} = {key[p.position]};" for i, p in enumerate(layout.parts)]
+        return [
+            f"{{ struct key_{layout.ident} key;",
+            "__builtin_memset(&key, 0, sizeof(key));",
+            *parts,
+            f"if (bpf_map_lookup_elem(&table_{layout.ident}, &key)) {goto} }}",
+        ]
+
+
+def lay_out_value_sets(program: Program) -> dict[str, TableLayout]:
+    """Value sets as tables with exact keys; how wide these are, the select expressions tell."""
+    layouts = {}
+    for state in program.parser.states.values():
+        widths = [part.width if isinstance(part, Lookahead) else _width(part, program)
+                  for part in state.key]  # fmt: skip
+        for transition in state.transitions:
+            if transition.value_set is not None:
+                value_set = program.value_sets[transition.value_set]
+                layouts[value_set.name] = lay_out_value_set(value_set, widths)
+    return layouts
+
+
+def _width(part: SelectPart, program: Program) -> int:
+    if isinstance(part, (FieldRef, Valid)):
+        return program.width(part)
+    raise BadProgram("a select expression that was not unrolled")
 
 
 def _test(key: list[str], transition: Transition) -> str:

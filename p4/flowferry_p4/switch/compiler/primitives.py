@@ -3,69 +3,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..bmv2_json import (
     CalculationRef,
     Const,
-    CounterRef,
     Expr,
     FieldRef,
-    HeaderRef,
     Primitive,
     Program,
-    Text,
+    StackRef,
 )
-from ..errors import BadProgram, Refused
-from .expressions import Scope, compile_expression
-from .names import Names, hexadecimal, identifier, is_wide, mask
+from ..errors import Refused
+from .expressions import Scope
+from .externs import Externs
+from .names import Names, hexadecimal, is_wide
+from .operands import Operands
 
 DROP_PORT = 511
 """The port number that means "drop", as in BMv2."""
 
-MULTICAST_GROUP = FieldRef("standard_metadata", "mcast_grp")
-
 NOT_HERE = {
-    "clone_ingress_pkt_to_egress": "clone",
-    "clone_egress_pkt_to_egress": "clone",
-    "resubmit": "resubmit",
-    "recirculate": "recirculate",
-    "generate_digest": "digest",
-    "execute_meter": "meter",
-    "register_read": "register",
-    "register_write": "register",
-    "truncate": "truncate",
-    "push": "header stack",
-    "pop": "header stack",
     "assign_VL": "varbit field",
     "assign_union": "header union",
-    "assign_header_stack": "header stack",
-    "assert": "assert",
-    "assume": "assume",
+    "assign_union_stack": "header union stack",
+    "assign_header_stack": "assignment of a whole header stack",
 }
 """Primitives that BMv2 has and this target has not, by the name a P4 programmer knows."""
 
 
-class Primitives:
+class Primitives(Operands):
     """Compiles the primitives of one program."""
 
     def __init__(self, program: Program, names: Names) -> None:
-        self.program = program
-        self.names = names
-        self.handlers: dict[str, Callable[[Primitive, Scope], list[str]]] = {
+        super().__init__(program, names)
+        self.externs = Externs(program, names)
+        self.handlers = {
+            **self.externs.handlers,
             "assign": self._assign,
             "modify_field": self._assign,
             "assign_header": self._assign_header,
             "copy_header": self._assign_header,
             "add_header": self._add_header,
             "remove_header": self._remove_header,
+            "push": self._push,
+            "pop": self._pop,
             "mark_to_drop": self._drop,
             "drop": self._drop,
-            "count": self._count,
             "exit": lambda primitive, scope: ["return 1;"],
-            "modify_field_with_hash_based_offset": self._hash,
-            "modify_field_rng_uniform": self._random,
-            "log_msg": lambda primitive, scope: [],
             "no_op": lambda primitive, scope: [],
         }
 
@@ -76,40 +59,15 @@ class Primitives:
             raise Refused(name, primitive.source)
         return handler(primitive, scope)
 
-    # operands
-    def assign(self, target: FieldRef, value: str) -> str:
-        """A statement that stores a number into a field, cut to the field's width."""
-        width = self.program.width(target)
-        return f"{self.names.field(target)} = ({value}) & {hexadecimal(mask(width))};"
-
-    def _field(self, primitive: Primitive, position: int) -> FieldRef:
-        argument = primitive.arguments[position]
-        if not isinstance(argument, FieldRef):
-            raise Refused(f"{primitive.op} to something that is not a field", primitive.source)
-        return argument
-
-    def _header(self, primitive: Primitive, position: int) -> str:
-        argument = primitive.arguments[position]
-        if not isinstance(argument, HeaderRef):
-            raise Refused(f"{primitive.op} of something that is not a header", primitive.source)
-        return argument.name
-
-    def _value(self, primitive: Primitive, position: int, scope: Scope, wide: bool = False) -> str:
-        argument = primitive.arguments[position]
-        if isinstance(argument, (HeaderRef, CounterRef, CalculationRef, Text)):
-            raise Refused(f"this operand of {primitive.op}", primitive.source)
-        return compile_expression(argument, scope, wide)
-
-    # one method a primitive
     def _assign(self, primitive: Primitive, scope: Scope) -> list[str]:
-        target = self._field(primitive, 0)
-        if target == MULTICAST_GROUP and not _is_zero(primitive.arguments[1]):
-            raise Refused("multicast", primitive.source)
+        target = self.field(primitive, 0)
         wide = is_wide(self.program.width(target))
-        return [self.assign(target, self._value(primitive, 1, scope, wide))]
+        return [self.assign(target, self.value(primitive, 1, scope, wide))]
 
     def _assign_header(self, primitive: Primitive, scope: Scope) -> list[str]:
-        target, origin = self._header(primitive, 0), self._header(primitive, 1)
+        return self._copy(self.header(primitive, 0), self.header(primitive, 1))
+
+    def _copy(self, target: str, origin: str) -> list[str]:
         fields = zip(
             self.program.header(target).fields, self.program.header(origin).fields, strict=True
         )
@@ -124,7 +82,7 @@ class Primitives:
         return [*copies, valid, "p->reshaped = 1;"]
 
     def _add_header(self, primitive: Primitive, scope: Scope) -> list[str]:
-        name = self._header(primitive, 0)
+        name = self.header(primitive, 0)
         zero = "".join(
             f" {self.names.field(FieldRef(name, f.name))} = 0;"
             for f in self.program.header(name).fields
@@ -133,37 +91,47 @@ class Primitives:
         return [f"if (!{valid}) {{{zero} {valid} = 1; p->reshaped = 1; }}"]
 
     def _remove_header(self, primitive: Primitive, scope: Scope) -> list[str]:
-        valid = self.names.valid(self._header(primitive, 0))
+        valid = self.names.valid(self.header(primitive, 0))
         return [f"if ({valid}) {{ {valid} = 0; p->reshaped = 1; }}"]
 
+    # header stacks: elements move, and those that nothing moves to are invalid
+    def _push(self, primitive: Primitive, scope: Scope) -> list[str]:
+        headers, count = self._stack(primitive)
+        moves = [
+            statement
+            for index in range(len(headers) - 1, count - 1, -1)
+            for statement in self._copy(headers[index], headers[index - count])
+        ]
+        return [*moves, *self._invalid(headers[:count])]
+
+    def _pop(self, primitive: Primitive, scope: Scope) -> list[str]:
+        headers, count = self._stack(primitive)
+        kept = max(len(headers) - count, 0)
+        moves = [
+            statement
+            for index in range(kept)
+            for statement in self._copy(headers[index], headers[index + count])
+        ]
+        return [*moves, *self._invalid(headers[kept:])]
+
+    def _stack(self, primitive: Primitive) -> tuple[tuple[str, ...], int]:
+        count = primitive.arguments[1]
+        if not isinstance(count, Const):
+            raise Refused(f"{primitive.op} by a computed number", primitive.source)
+        stack = self.program.stacks[self.reference(primitive, 0, StackRef).name]
+        return stack.headers, count.value
+
+    def _invalid(self, headers: tuple[str, ...]) -> list[str]:
+        return [*(f"{self.names.valid(h)} = 0;" for h in headers), "p->reshaped = 1;"]
+
     def _drop(self, primitive: Primitive, scope: Scope) -> list[str]:
-        target = FieldRef("standard_metadata", "egress_spec")
-        return [self.assign(target, hexadecimal(DROP_PORT))]
-
-    def _count(self, primitive: Primitive, scope: Scope) -> list[str]:
-        counter = primitive.arguments[0]
-        if not isinstance(counter, CounterRef):
-            raise Refused("count of something that is not a counter", primitive.source)
-        index = self._value(primitive, 1, scope)
-        return [f"count(&{counter_map(counter.name)}, {index}, skb, p);"]
-
-    def _hash(self, primitive: Primitive, scope: Scope) -> list[str]:
-        target = self._field(primitive, 0)
-        calculation = primitive.arguments[2]
-        if not isinstance(calculation, CalculationRef):
-            raise BadProgram(f"{primitive.source}: a hash without a calculation")
-        base, size = self._value(primitive, 1, scope), self._value(primitive, 3, scope)
-        value = f"hash_{identifier(calculation.name)}(p) % at_least_1({size}) + {base}"
-        return [self.assign(target, value)]
-
-    def _random(self, primitive: Primitive, scope: Scope) -> list[str]:
-        low, high = self._value(primitive, 1, scope), self._value(primitive, 2, scope)
-        value = f"{low} + random64() % at_least_1({high} - {low} + 1)"
-        return [self.assign(self._field(primitive, 0), value)]
-
-
-def counter_map(name: str) -> str:
-    return f"counter_{identifier(name)}"
+        dropped = {"egress_spec": DROP_PORT, "mcast_grp": 0}
+        present = {f.name for f in self.program.header("standard_metadata").fields}
+        return [
+            self.assign(FieldRef("standard_metadata", name), hexadecimal(value))
+            for name, value in dropped.items()
+            if name in present
+        ]
 
 
 def used_calculations(program: Program) -> list[str]:
@@ -175,10 +143,6 @@ def used_calculations(program: Program) -> list[str]:
                 if isinstance(argument, CalculationRef) and argument.name not in found:
                     found.append(argument.name)
     return found
-
-
-def _is_zero(value: object) -> bool:
-    return isinstance(value, Const) and value.value == 0
 
 
 def jump_target(value: Expr, primitive: Primitive) -> int:

@@ -12,14 +12,15 @@ encodes entries (flowferry_p4.switch.entries).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..bmv2_json import Action, KeyField, Program, Table
+from ..bmv2_json import FieldRef, KeyField, Program, Table, ValueSet
 from ..errors import Refused
 from .expressions import Scope, compile_expression
-from .names import Names, container, hexadecimal, identifier, is_wide, write_bytes
+from .layouts import meter_map
+from .names import Names, container, hexadecimal, identifier, is_wide, mask, write_bytes
 from .slots import fill, slot_count
 
 
@@ -55,6 +56,12 @@ class TableLayout:
     size: int
     counted: bool
     arguments: int  # u64 slots of a value
+    profile: str | None = None
+    """Its entries name a member or a group of this action profile."""
+    timed: bool = False
+    """`seen_IDENT` has the time of the last hit of each entry, by slot."""
+    meter: str | None = None
+    """The direct meter, whose cells go by slot."""
 
     @property
     def key_sizes(self) -> tuple[int, ...]:
@@ -94,7 +101,25 @@ def lay_out(table: Table, number: int, program: Program) -> TableLayout:
         parts=tuple(parts),
         size=max(table.size, len(table.entries), 1),
         counted=table.counted,
-        arguments=max([1, *counts]),
+        arguments=1 if table.profile else max([1, *counts]),
+        profile=table.profile,
+        timed=table.timed,
+        meter=table.meter,
+    )
+
+
+def lay_out_value_set(value_set: ValueSet, widths: Sequence[int]) -> TableLayout:
+    """A parser value set is a table of exact keys that has no actions."""
+    parts = [KeyPart(i, width, "exact") for i, width in enumerate(widths)]
+    return TableLayout(
+        name=value_set.name,
+        ident=identifier(value_set.name),
+        number=-1,
+        kind=Kind.HASH,
+        parts=tuple(sorted(parts, key=lambda p: -container(p.width))),
+        size=max(value_set.size, 1),
+        counted=False,
+        arguments=1,
     )
 
 
@@ -137,14 +162,13 @@ class TableCode:
     miss_next: str | None
     default_next: str | None
     constant_default: tuple[int, tuple[str, ...]] | None  # action, arguments
+    on_hit: tuple[str, ...]  # statements
 
 
-def compile_table(
-    table: Table, layout: TableLayout, names: Names, actions: Mapping[int, Action]
-) -> TableCode:
+def compile_table(table: Table, layout: TableLayout, names: Names, program: Program) -> TableCode:
     default = None
     if table.default is not None and table.default.const:
-        slots = fill(actions[table.default.action], table.default.data)
+        slots = fill(program.actions[table.default.action], table.default.data)
         default = (table.default.action, tuple(hexadecimal(s) for s in slots))
     return TableCode(
         layout=layout,
@@ -159,7 +183,25 @@ def compile_table(
         miss_next=table.miss_next,
         default_next=_default_next(table),
         constant_default=default,
+        on_hit=tuple(_on_hit(layout, names, program)),
     )
+
+
+def _on_hit(layout: TableLayout, names: Names, program: Program) -> list[str]:
+    """What an entry keeps about the packets that hit it; `slot` is the entry's."""
+    statements = []
+    if layout.counted:
+        statements.append(f"count(&counts_of_{layout.ident}, slot, skb, p);")
+    if layout.timed:
+        statements.append(f"touch(&seen_{layout.ident}, slot);")
+    if layout.meter:
+        meter = program.meters[layout.meter]
+        amount = "packets(skb)" if meter.unit == "packets" else "p->length"
+        cells = meter_map(meter.name)
+        colour = f"meter(&{cells}, &state_of_{cells}, slot, {amount})"
+        if meter.target is not None:
+            statements.append(f"{names.field(meter.target)} = {colour};")
+    return statements
 
 
 def _next(table: Table, action: str) -> str | None:
@@ -194,4 +236,6 @@ def _key_statements(table: Table, layout: TableLayout, names: Names) -> list[str
 
 def _key_value(key: KeyField, names: Names, table: Table) -> str:
     text = compile_expression(key.target, Scope(names, table.source))
+    if isinstance(key.target, FieldRef) and names.signed(key.target):
+        text = f"({text} & {hexadecimal(mask(key.width))})"
     return f"({text} & {hexadecimal(key.mask)})" if key.mask is not None else text

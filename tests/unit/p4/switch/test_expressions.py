@@ -9,6 +9,7 @@ from flowferry_p4.switch.bmv2_json import (
     Const,
     Expr,
     FieldRef,
+    LastIndex,
     Lookahead,
     Op,
     Param,
@@ -157,14 +158,13 @@ def test_fields_and_validity(names: Names) -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        (
-            FieldRef("standard_metadata", "enq_timestamp"),
-            "small.p4:3: the embedded switch does not support standard_metadata.enq_timestamp "
-            "(queueing metadata)",
-        ),
         (Lookahead(0, 8), "lookahead outside of the parser"),
-        (Op("usat_cast", (A, Const(64))), "saturating arithmetic on more than 62 bits"),
-        (Op("usat_cast", (BITS, Const(8))), "saturating arithmetic on more than 62 bits"),
+        (LastIndex("stack"), "the last element of a header stack outside of the parser"),
+        (
+            Op("usat_cast", (A, Const(8))),
+            "saturation of something that is not a sum or a difference",
+        ),
+        (Op("two_comp_mod", (A, B)), "a cast to a computed width"),
     ],
 )
 def test_refused(names: Names, expression: Expr, message: str) -> None:
