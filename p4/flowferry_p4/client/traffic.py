@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The traffic of one endpoint while its workload moves: hold, redirect, release, guard.
 
-The names of tables, fields and actions are those of p4/program/flowferry.p4. The session that sets
-a hold gets the held packets and keeps them in order, within a budget, until it releases them.
+The names of tables, fields and actions are those of p4/program/flowferry.p4: what names an IPv6
+address has the suffix _ipv6. The session that sets a hold gets the held packets and keeps them in
+order, within a budget, until it releases them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .entries import Entry, Update
@@ -70,12 +73,36 @@ class Buffer:
             return time.monotonic() - self._last_arrival
 
 
-class EndpointTraffic:
-    """What a switch does with the packets of one endpoint (an IPv4 address)."""
+class Address:
+    """An IPv4 or IPv6 address, and the names of the tables that speak of it."""
 
-    def __init__(self, session: Session, address: str, budget: int = 64 << 20) -> None:
+    def __init__(self, text: str) -> None:
+        parsed = ipaddress.ip_address(text)
+        self.text = str(parsed)
+        self.bits = parsed.max_prefixlen
+        self._suffix = "" if parsed.version == 4 else "_ipv6"
+
+    def name(self, name: str) -> str:
+        """A table or action, as this address needs it."""
+        return f"{name}{self._suffix}"
+
+
+class EndpointTraffic:
+    """What a switch does with the packets of one endpoint.
+
+    An endpoint is one address, or several of either version: all of them are held, released and
+    redirected together, through one buffer. Where it counts what the switch did last (`route`,
+    `redirect`), the first address decides.
+    """
+
+    def __init__(
+        self, session: Session, addresses: str | Sequence[str], budget: int = 64 << 20
+    ) -> None:
         self.session = session
-        self.address = address
+        texts = [addresses] if isinstance(addresses, str) else addresses
+        self.addresses = [Address(text) for text in texts]
+        if not self.addresses:
+            raise ValueError("an endpoint has at least one address")
         self.buffer = Buffer(budget)
         self.released_at = 0.0
         """When the last hold ended (seconds, monotonic)."""
@@ -85,16 +112,27 @@ class EndpointTraffic:
     def hold_ingress(self) -> None:
         """Buffer what goes to the endpoint, from now on in this session."""
         self.session.on_packet(self.buffer.add)
-        self._ensure(Entry("hold_to", {"address": self.address}, "buffer"))
+        self._ensure([self._hold("hold_to", address) for address in self.addresses])
 
     def hold_egress(self) -> None:
         """Buffer what comes from the endpoint, whoever sends it."""
-        self._ensure(Entry("hold_from", {"address": self.address}, "buffer"))
+        self._ensure([self._hold("hold_from", address) for address in self.addresses])
+
+    def _hold(self, table: str, address: Address) -> Entry:
+        return Entry(address.name(table), {"address": address.text}, "buffer")
+
+    def _holds(self) -> list[Entry]:
+        """Hold entries that there are, whoever set them."""
+        return [
+            entry
+            for table in ("hold_from", "hold_to")
+            for address in self.addresses
+            for entry in self.session.read(address.name(table), {"address": address.text})
+        ]
 
     def is_held(self) -> bool:
         """True when there is a hold entry, whoever set it."""
-        match = {"address": self.address}
-        return any(self.session.read(table, match) for table in ("hold_to", "hold_from"))
+        return bool(self._holds())
 
     def release(self, heard_until: dict[int, float]) -> None:
         """Deliver what is held, in order, and end the hold.
@@ -108,7 +146,7 @@ class EndpointTraffic:
         """
         while held := self.buffer.take():
             self._deliver(held, heard_until)
-        self._delete("hold_from", "hold_to")
+        self._delete(self._holds())
         self.released_at = time.monotonic()
         # Packets that the switch took before the entries went are still on their way to us.
         deadline = time.monotonic() + 0.1
@@ -129,50 +167,160 @@ class EndpointTraffic:
             self.session.send_packets(packets)
             self.session.flush()
 
-    def _delete(self, *tables: str) -> None:
-        match = {"address": self.address}
-        present = [entry for table in tables for entry in self.session.read(table, match)]
-        if present:
-            self.session.write([Update("DELETE", entry) for entry in present])
-
     # -- guard
 
     def guard(self, port: int) -> None:
-        """Drop what arrives by ``port`` with the endpoint's address."""
-        self._ensure(Entry("guard", self._guard_match(port), "drop"))
+        """Drop what arrives by ``port`` with one of the endpoint's addresses."""
+        self._ensure(
+            [
+                Entry(address.name("guard"), _guard_match(address, port), "drop")
+                for address in self.addresses
+            ]
+        )
 
     def unguard(self, port: int) -> None:
         """Listen to ``port`` again."""
-        present = self.session.read("guard", self._guard_match(port))
-        if present:
-            self.session.write([Update("DELETE", entry) for entry in present])
+        self._delete(
+            [
+                entry
+                for address in self.addresses
+                for entry in self.session.read(address.name("guard"), _guard_match(address, port))
+            ]
+        )
 
-    def _guard_match(self, port: int) -> dict[str, object]:
-        return {"ingress_port": port, "source": self.address}
-
-    # -- redirect
+    # -- redirect to another port: the endpoint keeps its addresses
 
     def route(self) -> Entry | None:
-        """The endpoint's own route, None when there is none."""
-        found = self.session.read("route", {"destination": f"{self.address}/32"})
+        """The own route of the endpoint's first address, None when there is none."""
+        return self._route(self.addresses[0])
+
+    def _route(self, address: Address) -> Entry | None:
+        match = {"destination": f"{address.text}/{address.bits}"}
+        found = self.session.read(address.name("route"), match)
         return found[0] if found else None
 
-    def redirect(self, port: int, destination_mac: str) -> None:
-        """Send the endpoint's packets to another port: one MODIFY, acknowledged and read back."""
-        before = self.route()
-        if before is None:
-            raise P4Error(f"the switch has no route entry for {self.address}/32")
-        params = dict(before.params, port=port, destination_mac=destination_mac)
-        after = Entry("route", before.match, "forward", params)
-        self.session.write([Update("MODIFY", after)])
-        now = self.route()
-        if now is None or now.params["port"] != port:
-            raise P4Error(f"the route of {self.address} was written but reads back as {now}")
+    def port(self) -> int | None:
+        """Where all own routes of the endpoint lead; None when one is missing or they differ."""
+        routes = [self._route(address) for address in self.addresses]
+        ports = {route.params.get("port") if route else None for route in routes}
+        return ports.pop() if len(ports) == 1 else None
 
-    def _ensure(self, entry: Entry) -> None:
+    def redirect(self, port: int, destination_mac: str) -> None:
+        """Send the endpoint's packets to another port, acknowledged and read back.
+
+        The first address follows last, by one MODIFY of one entry: as long as its route leads where
+        it led, nothing is redirected, and redirecting to there again undoes what was.
+        """
+        changes = []
+        for address in reversed(self.addresses):
+            before = self._route(address)
+            if before is None:
+                raise P4Error(f"the switch has no route entry for {address.text}/{address.bits}")
+            params = dict(before.params, port=port, destination_mac=destination_mac)
+            changes.append((before, Entry(before.table, before.match, "forward", params)))
+        self._modify(changes)
+        if (now := self.port()) != port:
+            raise P4Error(
+                f"the routes of {', '.join(a.text for a in self.addresses)} were written to lead "
+                f"to port {port} but read back as {now}"
+            )
+
+    # -- an address that the endpoint is to get
+
+    def has_entries(self, address: str) -> bool:
+        """Whether the switch knows an address already: a route of its own, a reply, a backend."""
+        known = Address(address)
+        return bool(self._route(known) or self._replies(known) or self.backends(address))
+
+    def add_route(self, address: str, port: int, destination_mac: str) -> None:
+        """Give an address a route of its own, from the same gateway as the endpoint's."""
+        like, new = self.route(), Address(address)
+        if like is None:
+            raise P4Error(f"the switch has no route entry for {self.addresses[0].text}")
+        match = {"destination": f"{new.text}/{new.bits}"}
+        params = dict(like.params, port=port, destination_mac=destination_mac)
+        self._ensure([Entry(new.name("route"), match, "forward", params)])
+
+    def forget_route(self, address: str) -> None:
+        """Delete the route that an address has of its own."""
+        route = self._route(Address(address))
+        self._delete([route] if route else [])
+
+    # -- redirect to another address: clients know the endpoint by the address of a service
+
+    def backends(self, address: str) -> list[Entry]:
+        """Entries that translate to an address, in order of their backend ids."""
+        wanted = Address(address)
+        found = self.session.read(wanted.name("backend"))
+        return sorted(
+            (entry for entry in found if entry.params.get("address") == wanted.text),
+            key=lambda entry: int(entry.match["backend_id"]),
+        )
+
+    def translate(self, before: str, after: str) -> None:
+        """Send to ``after`` what services send to ``before``, acknowledged and read back.
+
+        Answers of ``after`` get the virtual addresses that those of ``before`` have. One MODIFY of
+        one entry for each port that is served; as with routes the first backend follows last.
+        """
+        old, new = Address(before), Address(after)
+        replies = self._replies(old)
+        self._ensure(
+            [
+                Entry(entry.table, {**entry.match, "address": new.text}, entry.action, entry.params)
+                for entry in replies
+            ]
+        )
+        changes = [
+            (
+                entry,
+                Entry(entry.table, entry.match, entry.action, {**entry.params, "address": after}),
+            )
+            for entry in reversed(self.backends(before))
+        ]
+        if not changes and not self.backends(after):
+            raise P4Error(f"the switch has no backend entry that translates to {before}")
+        self._modify(changes)
+        if left := self.backends(before):
+            raise P4Error(f"{left[0].label} was written but still translates to {before}")
+
+    def forget_replies(self, address: str) -> None:
+        """Delete what gives answers of an address their virtual addresses."""
+        self._delete(self._replies(Address(address)))
+
+    def _replies(self, address: Address) -> list[Entry]:
+        found = self.session.read(address.name("reply"))
+        return [entry for entry in found if entry.match["address"] == address.text]
+
+    # -- entries
+
+    def _ensure(self, entries: list[Entry]) -> None:
+        """Insert entries, or modify those that are there."""
         try:
-            self.session.write([Update("INSERT", entry)])
+            self.session.write([Update("INSERT", entry) for entry in entries])
         except WriteError as error:
-            if [code for _, code, _ in error.errors] != ["ALREADY_EXISTS"]:
+            if {code for _, code, _ in error.errors} != {"ALREADY_EXISTS"}:
                 raise
-            self.session.write([Update("MODIFY", entry)])
+            present = [entries[index] for index, _, _ in error.errors]
+            self.session.write([Update("MODIFY", entry) for entry in present])
+
+    def _modify(self, changes: list[tuple[Entry, Entry]]) -> None:
+        """Modify entries one after the other; a failure puts those before it back."""
+        done: list[Entry] = []
+        try:
+            for before, after in changes:
+                if before != after:
+                    self.session.write([Update("MODIFY", after)])
+                    done.append(before)
+        except WriteError:
+            if done:
+                self.session.write([Update("MODIFY", before) for before in done])
+            raise
+
+    def _delete(self, entries: list[Entry]) -> None:
+        if entries:
+            self.session.write([Update("DELETE", entry) for entry in entries])
+
+
+def _guard_match(address: Address, port: int) -> dict[str, object]:
+    return {"ingress_port": port, "source": address.text}
