@@ -287,9 +287,10 @@ class Controller:
         request = p4r.SetForwardingPipelineConfigRequest(
             device_id=1, election_id=self.election_id(), action=action
         )
-        request.config.p4info.CopyFrom(p4info or self.names.p4info)
-        request.config.p4_device_config = program.read_bytes()
-        request.config.cookie.cookie = cookie
+        if action != "COMMIT":
+            request.config.p4info.CopyFrom(p4info or self.names.p4info)
+            request.config.p4_device_config = program.read_bytes()
+            request.config.cookie.cookie = cookie
         self.stub.SetForwardingPipelineConfig(request, timeout=DEADLINE)
 
     def write(self, kind: str, *entries: p4r.TableEntry) -> None:

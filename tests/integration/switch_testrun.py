@@ -64,6 +64,7 @@ class TestRun:
     def __call__(self, packet: bytes, port: int = 1) -> tuple[int, bytes] | None:
         """The port and the bytes a packet leaves with; None where it is dropped."""
         self.dataplane.set_ports({port: _LOOPBACK})
+        self.dataplane.publish()
         data = ctypes.create_string_buffer(packet, len(packet))
         out = ctypes.create_string_buffer(1 << 14)
         options = _Options(

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from . import libbpf
 from .clang import find_clang
+from .device import Switch
 from .errors import SwitchError, ToolMissing
 from .pipeline import config_from_files
 from .ports import Port, Ports
 from .rpc_errors import RpcFailure
-from .server import Switch, start_server
+from .server import ServerTls, start_server
 
 log = logging.getLogger("flowferry_p4.switch")
 
@@ -32,6 +33,18 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-i", "--interface", action="append", default=[], metavar="PORT@IFACE")
     parser.add_argument("--device-id", type=int, default=1)
     parser.add_argument("--grpc-server-addr", default="127.0.0.1:9559", metavar="HOST:PORT")
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--grpc-server-ssl", action="store_true", help="secure the P4Runtime server")
+    tls.add_argument("--grpc-server-cert", type=Path, metavar="FILE", help="its certificate (PEM)")
+    tls.add_argument("--grpc-server-key", type=Path, metavar="FILE", help="its key (PEM)")
+    tls.add_argument(
+        "--grpc-server-cacert", type=Path, metavar="FILE", help="who signs clients' certificates"
+    )
+    tls.add_argument(
+        "--grpc-server-with-client-auth",
+        action="store_true",
+        help="refuse clients without a certificate",
+    )
     parser.add_argument("--cpu-port", type=int, default=510)
     parser.add_argument("--no-p4", action="store_true", help="start without a program")
     parser.add_argument("--p4info", type=Path, help="P4Info that belongs to the JSON")
@@ -41,7 +54,33 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--no-p4 and a JSON file exclude each other")
     if not options.no_p4 and not (options.json and options.p4info):
         parser.error("give a BMv2 JSON with its --p4info, or --no-p4")
+    _check_tls(parser, options)
     return options
+
+
+def _check_tls(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    files = ("cert", "key", "cacert")
+    if not options.grpc_server_ssl:
+        if options.grpc_server_with_client_auth or any(
+            getattr(options, f"grpc_server_{name}") for name in files
+        ):
+            parser.error("the other TLS options need --grpc-server-ssl")
+        return
+    if not (options.grpc_server_cert and options.grpc_server_key):
+        parser.error("--grpc-server-ssl needs --grpc-server-cert and --grpc-server-key")
+    if options.grpc_server_with_client_auth and not options.grpc_server_cacert:
+        parser.error("--grpc-server-with-client-auth needs --grpc-server-cacert")
+
+
+def _tls(options: argparse.Namespace) -> ServerTls | None:
+    if not options.grpc_server_ssl:
+        return None
+    return ServerTls(
+        options.grpc_server_key,
+        options.grpc_server_cert,
+        options.grpc_server_cacert,
+        options.grpc_server_with_client_auth,
+    )
 
 
 def check_host() -> None:
@@ -82,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
         raise
     try:
         load_initial(switch, options)
-        server, _ = start_server(switch, options.grpc_server_addr)
+        server, _ = start_server(switch, options.grpc_server_addr, _tls(options))
         log.info("device %d listens on %s", options.device_id, options.grpc_server_addr)
         print("ready", flush=True)
         while not stop.wait(3600):

@@ -12,7 +12,8 @@ from finsy.proto import p4r
 
 from .rpc_errors import RpcFailure, invalid
 
-_LIMIT = 1 << 16
+BUDGET = 64 << 20
+"""Bytes of packet-ins that wait for a controller; what comes on top is dropped and counted."""
 
 
 def election_number(message: p4r.Uint128) -> int:
@@ -29,18 +30,39 @@ class Controller:
     outbox: queue.Queue[p4r.StreamMessageResponse | RpcFailure | None] = field(
         default_factory=queue.Queue
     )
+    lost: int = 0
+    """Packets that found no room since the last that did."""
+    _waiting: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message: p4r.StreamMessageResponse) -> bool:
-        """Queue a message; False when the controller reads too slowly to take more."""
-        if self.outbox.qsize() >= _LIMIT:
-            return False
+    def send(self, message: p4r.StreamMessageResponse) -> None:
+        """Queue what has to arrive."""
+        self.outbox.put(message)
+
+    def send_packet(self, message: p4r.StreamMessageResponse) -> bool:
+        """Queue a packet-in; False when the controller reads too slowly to take more."""
+        size = len(message.packet.payload)
+        with self._lock:
+            if self._waiting + size > BUDGET:
+                self.lost += 1
+                return False
+            self._waiting += size
+            self.lost = 0
         self.outbox.put(message)
         return True
+
+    def sent(self, message: p4r.StreamMessageResponse) -> None:
+        """A message is on its way: there is room again."""
+        size = len(message.packet.payload)
+        if size:
+            with self._lock:
+                self._waiting -= size
 
 
 @dataclass
 class _Role:
-    highest: int = 0
+    highest: int | None = None
+    """The highest election id ever seen; None: there has been no primary."""
     primary: Controller | None = None
 
 
@@ -56,14 +78,16 @@ class Arbitration:
     def update(self, controller: Controller, message: p4r.MasterArbitrationUpdate) -> None:
         """Handle an arbitration message; raise RpcFailure where it ends the stream."""
         if message.device_id != self.device_id:
+            precondition, unknown = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND
             raise RpcFailure(
-                grpc.StatusCode.NOT_FOUND,
+                precondition if controller.joined else unknown,
                 f"this is device {self.device_id}, not {message.device_id}",
             )
         name = message.role.name
         if message.role.HasField("config"):
-            raise RpcFailure(grpc.StatusCode.UNIMPLEMENTED, "role configurations are not known")
-        asked = election_number(message.election_id) or None
+            raise invalid("role configurations are not known: every role has the full pipeline")
+        given = message.HasField("election_id")
+        asked = election_number(message.election_id) if given else None
         with self._lock:
             if controller.joined and controller.role != name:
                 raise RpcFailure(
@@ -88,7 +112,7 @@ class Arbitration:
         role = self._roles.setdefault(name, _Role())
         before = role.primary
         asked = controller.election_id
-        if asked is not None and asked >= role.highest:
+        if asked is not None and asked >= (role.highest or 0):
             role.highest = asked
             role.primary = controller
         elif before is controller:
@@ -119,8 +143,9 @@ class Arbitration:
         update.device_id = self.device_id
         if controller.role:
             update.role.name = controller.role
-        update.election_id.high = role.highest >> 64
-        update.election_id.low = role.highest & (1 << 64) - 1
+        if role.highest is not None:
+            update.election_id.high = role.highest >> 64
+            update.election_id.low = role.highest & (1 << 64) - 1
         if role.primary is controller:
             update.status.code = grpc.StatusCode.OK.value[0]
             update.status.message = "you are primary"
@@ -136,6 +161,7 @@ class Arbitration:
         """Refuse a write that does not come from the primary of its role."""
         asked = election_number(election)
         with self._lock:
+            self.check_role(role)
             state = self._roles.get(role)
             if state is None or state.primary is None:
                 raise RpcFailure(grpc.StatusCode.PERMISSION_DENIED, "there is no primary")
@@ -144,6 +170,12 @@ class Arbitration:
                     grpc.StatusCode.PERMISSION_DENIED,
                     f"election id {asked} is not the primary's ({state.primary.election_id})",
                 )
+
+    def check_role(self, role: str) -> None:
+        """Refuse a role that nobody has ever had; the empty one always exists."""
+        with self._lock:
+            if role and role not in self._roles:
+                raise RpcFailure(grpc.StatusCode.NOT_FOUND, f"no controller has the role {role}")
 
     def is_primary(self, controller: Controller) -> bool:
         with self._lock:

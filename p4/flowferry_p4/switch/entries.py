@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -74,11 +73,20 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What an entry carries for its controller, and the data plane does not know."""
+
+    metadata: bytes = b""
+    controller_metadata: int = 0
+
+
+@dataclass(frozen=True)
 class Entry:
     key: Key
     call: Call
     slot: int
     """The entry's place among the table's counters."""
+    note: Note = Note()
 
 
 def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]]:
@@ -188,28 +196,25 @@ class TableStore:
             Call(table.default.action, table.default.data) if table.default else None
         )
         self.default = self.initial_default
+        self.default_note = Note()
         self._write_default()
+        self.constant = False
         for key, call in constant_entries(table, layout):
-            self._insert(key, call)
-
-    @property
-    def constant(self) -> bool:
-        return bool(self.table.entries)
+            self.insert(key, call)
+        self.publish()
+        self.constant = bool(table.entries)
 
     def _refuse_constant(self) -> None:
         if self.constant:
             raise TableConstant(f"the entries of table {self.table.name} are constant")
 
-    def insert(self, key: Key, call: Call) -> None:
+    def insert(self, key: Key, call: Call, note: Note = Note()) -> Entry:
         self._refuse_constant()
-        self._insert(key, call)
-
-    def _insert(self, key: Key, call: Call) -> None:
         if key in self.entries:
             raise EntryExists(f"table {self.table.name} already has this entry")
         if not self._free:
             raise TableFull(f"table {self.table.name} is full ({self.layout.size} entries)")
-        entry = Entry(key, call, self._free.pop())
+        entry = Entry(key, call, self._free.pop(), note)
         if self.counters:
             self.counters.write(entry.slot)
         try:
@@ -218,14 +223,17 @@ class TableStore:
             self._free.append(entry.slot)
             raise TableFull(f"table {self.table.name} takes no more: {error.strerror}") from error
         self.entries[key] = entry
+        return entry
 
-    def modify(self, key: Key, call: Call) -> None:
+    def modify(self, key: Key, call: Call, note: Note = Note()) -> Entry:
+        """Give an entry another action; its place and its counter stay."""
         self._refuse_constant()
-        entry = replace(self.find(key), call=call)
+        entry = replace(self.find(key), call=call, note=note)
         self._put(entry)
         self.entries[key] = entry
+        return entry
 
-    def delete(self, key: Key) -> None:
+    def delete(self, key: Key) -> Entry:
         self._refuse_constant()
         entry = self.find(key)
         if self._scan:
@@ -234,6 +242,17 @@ class TableStore:
             self._map.delete(encode_key(self.layout, key))
         del self.entries[key]
         self._free.append(entry.slot)
+        return entry
+
+    def publish(self) -> None:
+        """Let the data plane see the changes, where they do not show by themselves."""
+        if self._scan:
+            self._scan.publish()
+
+    @property
+    def changes_at_once(self) -> bool:
+        """Whether any number of changes becomes visible with one publish()."""
+        return self._scan is not None
 
     def find(self, key: Key) -> Entry:
         try:
@@ -241,11 +260,12 @@ class TableStore:
         except KeyError:
             raise EntryMissing(f"table {self.table.name} has no such entry") from None
 
-    def set_default(self, call: Call | None) -> None:
+    def set_default(self, call: Call | None, note: Note = Note()) -> None:
         """Set the default action; None goes back to the program's own."""
         if self.table.default is not None and self.table.default.const:
             raise TableConstant(f"the default action of table {self.table.name} is constant")
         self.default = call or self.initial_default
+        self.default_note = note
         self._write_default()
 
     def counts(self, entry: Entry) -> Counts:
@@ -287,32 +307,41 @@ class _Scan:
         self._actions = actions
         self._rules = maps.map(f"table_{layout.ident}")
         self._bank = maps.map(f"bank_of_{layout.ident}")
-        self._ordered: list[tuple[int, int, Entry]] = []
+        self._rows: dict[Key, _Row] = {}
         self._arrivals = 0
         self._active = 0
+        self._changed = False
 
     def put(self, entry: Entry) -> None:
-        for i, (rank, arrival, old) in enumerate(self._ordered):
-            if old.key == entry.key:
-                self._ordered[i] = (rank, arrival, entry)
-                break
-        else:
-            self._arrivals += 1
-            item = (-entry.key.priority, self._arrivals, entry)
-            insort(self._ordered, item, key=lambda i: i[:2])
-        self._publish()
+        known = self._rows.get(entry.key)
+        self._arrivals += 1
+        arrival = known.arrival if known else self._arrivals
+        action = self._actions[entry.call.action]
+        value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
+        data = encode_rule(self.layout, entry.key) + value
+        self._rows[entry.key] = _Row(-entry.key.priority, arrival, data)
+        self._changed = True
 
     def remove(self, entry: Entry) -> None:
-        self._ordered = [item for item in self._ordered if item[2].key != entry.key]
-        self._publish()
+        del self._rows[entry.key]
+        self._changed = True
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        if not self._changed:
+            return
         bank = 1 - self._active
         first = bank * self.layout.size
-        for i, (_, _, entry) in enumerate(self._ordered):
-            rule = encode_rule(self.layout, entry.key)
-            action = self._actions[entry.call.action]
-            value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
-            self._rules.update(struct.pack("=I", first + i), rule + value)
-        self._bank.update(struct.pack("=I", 0), struct.pack("=II", first, len(self._ordered)))
+        rows = sorted(self._rows.values())
+        self._rules.update_many(first, [row.data for row in rows])
+        self._bank.update(struct.pack("=I", 0), struct.pack("=II", first, len(rows)))
         self._active = bank
+        self._changed = False
+
+
+@dataclass(frozen=True, order=True)
+class _Row:
+    """A rule where it stands: the highest priority first, then the oldest."""
+
+    rank: int
+    arrival: int
+    data: bytes

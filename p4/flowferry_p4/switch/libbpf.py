@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
+from collections.abc import Sequence
 from functools import cache
 
 from .errors import CompileFailed, ToolMissing
@@ -57,6 +59,7 @@ def _library() -> ctypes.CDLL:
         ("bpf_map_update_elem", number, (number, pointer, pointer, u64)),
         ("bpf_map_lookup_elem", number, (number, pointer, pointer)),
         ("bpf_map_delete_elem", number, (number, pointer)),
+        ("bpf_map_update_batch", number, (number, pointer, pointer, pointer, pointer)),
         ("bpf_link_create", number, (number, number, u32, pointer)),
         ("bpf_link_update", number, (number, number, pointer)),
         ("libbpf_num_possible_cpus", number, ()),
@@ -87,6 +90,18 @@ class Map:
 
     def update(self, key: bytes, value: bytes, flags: int = ANY) -> None:
         code = _library().bpf_map_update_elem(self.fd, key, value, flags)
+        if code:
+            raise _fail(code)
+
+    def update_many(self, first: int, values: Sequence[bytes]) -> None:
+        """Write neighbouring elements of an array with one system call."""
+        if not values:
+            return
+        count = ctypes.c_uint32(len(values))
+        keys = struct.pack(f"={len(values)}I", *range(first, first + len(values)))
+        code = _library().bpf_map_update_batch(
+            self.fd, keys, b"".join(values), ctypes.byref(count), None
+        )
         if code:
             raise _fail(code)
 

@@ -3,35 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from finsy.proto import p4i, p4r
 from google.protobuf import text_format
 
 from .dataplane import Dataplane
-from .entries import (
-    CounterMap,
-    Counts,
-    Entry,
-    EntryError,
-    EntryExists,
-    EntryMissing,
-    Key,
-    TableConstant,
-    TableFull,
-    TableStore,
-)
+from .entities import Handler, Undo
+from .entities.arrays import Counters
+from .entities.handler import failure_of
+from .entities.tables import DirectCounters, TableEntries, Tables
+from .entries import EntryError
 from .errors import BadProgram
-from .rpc_errors import RpcFailure, invalid, not_found, unimplemented
-from .schema import Schema, TableSchema, counter_data
+from .rpc_errors import RpcFailure, invalid, unimplemented
+from .schema import Schema
 
-_CODES = {
-    EntryExists: grpc.StatusCode.ALREADY_EXISTS,
-    EntryMissing: grpc.StatusCode.NOT_FOUND,
-    TableFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    TableConstant: grpc.StatusCode.PERMISSION_DENIED,
-}
+Results = Sequence[RpcFailure | None]
+"""What became of each update of a batch."""
+
+_CONTINUE = p4r.WriteRequest.CONTINUE_ON_ERROR
+_ROLLBACK = p4r.WriteRequest.ROLLBACK_ON_ERROR
+_ATOMIC = p4r.WriteRequest.DATAPLANE_ATOMIC
 
 
 class Pipeline:
@@ -47,195 +41,123 @@ class Pipeline:
         except BadProgram:
             self.dataplane.close()
             raise
-        self._notes: dict[tuple[int, Key], p4r.TableEntry] = {}
+        tables = Tables(self.dataplane, self.schema)
+        self._handlers: dict[str, Handler] = {
+            "table_entry": TableEntries(tables),
+            "direct_counter_entry": DirectCounters(tables),
+            "counter_entry": Counters(self.dataplane, self.schema),
+        }
 
     # writing
-    def write(self, update: p4r.Update) -> None:
-        """Apply one update or raise RpcFailure."""
-        kind = update.entity.WhichOneof("entity")
+    def write(self, updates: Sequence[p4r.Update], atomicity: int = _CONTINUE) -> Results:
+        """Apply a batch; raise RpcFailure where it is refused as a whole."""
+        if atomicity not in (_CONTINUE, _ROLLBACK, _ATOMIC):
+            raise invalid(f"there is no atomicity {atomicity}")
+        if atomicity == _ATOMIC:
+            self._refuse_unless_atomic(updates)
+        results: list[RpcFailure | None] = []
+        done: list[Undo] = []
+        for update in updates:
+            try:
+                done.append(self._apply(update))
+                results.append(None)
+            except RpcFailure as failure:
+                results.append(failure)
+                if atomicity != _CONTINUE:
+                    results = _rolled_back(results, len(updates))
+                    for undo in reversed(done):
+                        undo()
+                    break
+        self.dataplane.publish()
+        return results
+
+    def _apply(self, update: p4r.Update) -> Undo:
+        handler, message = self._handler(update.entity, "writing")
         try:
-            match kind:
-                case "table_entry":
-                    self._write_entry(update.type, update.entity.table_entry)
-                case "direct_counter_entry":
-                    self._write_direct_counter(update)
-                case "counter_entry":
-                    self._write_counter(update)
-                case _:
-                    raise unimplemented(f"writing {kind or 'an empty entity'} is not supported")
+            return handler.write(update.type, message)
         except EntryError as error:
-            raise RpcFailure(_CODES[type(error)], str(error)) from error
+            raise failure_of(error) from error
 
-    def _store(self, table: TableSchema) -> TableStore:
-        return self.dataplane.tables[table.name]
-
-    def _write_entry(self, kind: int, message: p4r.TableEntry) -> None:
-        table = self.schema.table(message.table_id)
-        if message.idle_timeout_ns:
-            raise invalid(f"table {table.name} has no idle timeout")
-        if message.HasField("meter_config"):
-            raise invalid(f"table {table.name} has no direct meter")
-        if message.HasField("counter_data") and not self.schema.counted(table):
-            raise invalid(f"table {table.name} has no direct counter")
-        if message.is_default_action:
-            self._write_default(kind, table, message)
+    def _refuse_unless_atomic(self, updates: Sequence[p4r.Update]) -> None:
+        """One update is atomic, and so are changes of a table that has two banks of entries."""
+        if len(updates) < 2:
             return
-        store = self._store(table)
-        key = table.key(message)
-        match kind:
-            case p4r.Update.INSERT:
-                store.insert(key, table.call(message.action))
-            case p4r.Update.MODIFY:
-                store.find(key)
-                store.modify(key, table.call(message.action))
-            case p4r.Update.DELETE:
-                store.delete(key)
-                self._notes.pop((table.id, key), None)
-                return
-            case _:
-                raise invalid("an update is INSERT, MODIFY or DELETE")
-        if message.metadata or message.controller_metadata:
-            self._notes[table.id, key] = message
+        touched = set()
+        for update in updates:
+            entry = update.entity.table_entry
+            plain = not (entry.is_default_action or entry.HasField("counter_data"))
+            if update.entity.WhichOneof("entity") != "table_entry" or not plain:
+                break
+            touched.add(entry.table_id)
         else:
-            self._notes.pop((table.id, key), None)
-        if message.HasField("counter_data"):
-            self._set_count(store, store.find(key), message.counter_data)
+            table = self.schema.tables.get(touched.pop()) if len(touched) == 1 else None
+            if table and self.dataplane.tables[table.name].changes_at_once:
+                return
+        raise unimplemented(
+            "a DATAPLANE_ATOMIC batch is one update, or several of the same table with ternary, "
+            "range or optional keys"
+        )
 
-    def _write_default(self, kind: int, table: TableSchema, message: p4r.TableEntry) -> None:
-        if kind != p4r.Update.MODIFY:
-            raise invalid(f"the default entry of table {table.name} can only be modified")
-        if message.match or message.priority:
-            raise invalid(f"the default entry of table {table.name} has no match and no priority")
-        call = table.call(message.action, default=True) if message.HasField("action") else None
-        self._store(table).set_default(call)
-
-    def _set_count(self, store: TableStore, entry: Entry, data: p4r.CounterData) -> None:
-        if store.counters:
-            store.counters.write(entry.slot, Counts(data.packet_count, data.byte_count))
-
-    def _write_direct_counter(self, update: p4r.Update) -> None:
-        if update.type != p4r.Update.MODIFY:
-            raise invalid("a counter can only be modified")
-        message = update.entity.direct_counter_entry
-        table = self.schema.table(message.table_entry.table_id)
-        if not self.schema.counted(table):
-            raise invalid(f"table {table.name} has no direct counter")
-        store = self._store(table)
-        self._set_count(store, store.find(table.key(message.table_entry)), message.data)
-
-    def _write_counter(self, update: p4r.Update) -> None:
-        if update.type != p4r.Update.MODIFY:
-            raise invalid("a counter can only be modified")
-        message = update.entity.counter_entry
-        counts = Counts(message.data.packet_count, message.data.byte_count)
-        counters, indices = self._counter(message)
-        for index in indices:
-            counters.write(index, counts)
-
-    def _counter(self, message: p4r.CounterEntry) -> tuple[CounterMap, range]:
-        """The counter of a message and the indices it asks for."""
-        name = self.schema.counters.get(message.counter_id)
-        if name is None:
-            raise not_found(f"the pipeline has no counter {message.counter_id}")
-        size = self.dataplane.compiled.counters[name].size
-        counters = self.dataplane.counters[name]
-        if not message.HasField("index"):
-            return counters, range(size)
-        index = message.index.index
-        if not 0 <= index < size:
-            raise RpcFailure(grpc.StatusCode.OUT_OF_RANGE, f"counter {name} has no index {index}")
-        return counters, range(index, index + 1)
+    def _handler(self, entity: p4r.Entity, doing: str) -> tuple[Handler, Any]:
+        kind = entity.WhichOneof("entity")
+        if kind is None:
+            raise invalid("the entity is empty")
+        if kind not in self._handlers:
+            raise unimplemented(f"{doing} {kind} is not supported")
+        return self._handlers[kind], getattr(entity, kind)
 
     # reading
-    def read(self, entity: p4r.Entity) -> Iterator[p4r.Entity]:
-        kind = entity.WhichOneof("entity")
-        match kind:
-            case "table_entry":
-                return self._read_entries(entity.table_entry)
-            case "direct_counter_entry":
-                return self._read_direct_counters(entity.direct_counter_entry)
-            case "counter_entry":
-                return self._read_counters(entity.counter_entry)
-        raise unimplemented(f"reading {kind or 'an empty entity'} is not supported")
+    def read(self, entities: Sequence[p4r.Entity]) -> tuple[list[p4r.Entity], Results]:
+        """What a read asks for, and what became of each of its requests."""
+        found: list[p4r.Entity] = []
+        results: list[RpcFailure | None] = []
+        for entity in entities:
+            try:
+                found += self._read(entity)
+                results.append(None)
+            except RpcFailure as failure:
+                results.append(failure)
+        return found, results
 
-    def _tables(self, number: int) -> list[TableSchema]:
-        return [self.schema.table(number)] if number else list(self.schema.tables.values())
-
-    def _select(self, table: TableSchema, message: p4r.TableEntry) -> list[Entry]:
-        """Entries a read asks for: the one that is matched, or all."""
-        store = self._store(table)
-        if not message.match and not message.priority:
-            return list(store)
-        entry = store.entries.get(table.key(message))
-        return [entry] if entry else []
-
-    def _read_entries(self, message: p4r.TableEntry) -> Iterator[p4r.Entity]:
-        if message.match and not message.table_id:
-            raise invalid("a match needs a table")
-        for table in self._tables(message.table_id):
-            store = self._store(table)
-            if message.is_default_action:
-                yield p4r.Entity(table_entry=table.default_message(store.default))
-                continue
-            with_counts = message.HasField("counter_data") and self.schema.counted(table)
-            for entry in self._select(table, message):
-                result = self._entry_message(table, entry)
-                if with_counts:
-                    result.counter_data.CopyFrom(counter_data(store.counts(entry)))
-                yield p4r.Entity(table_entry=result)
-
-    def _entry_message(self, table: TableSchema, entry: Entry) -> p4r.TableEntry:
-        result = table.message(entry)
-        note = self._notes.get((table.id, entry.key))
-        if note is not None:
-            result.metadata = note.metadata
-            result.controller_metadata = note.controller_metadata
-        return result
-
-    def _read_direct_counters(self, message: p4r.DirectCounterEntry) -> Iterator[p4r.Entity]:
-        wanted = message.table_entry.table_id
-        for table in self._tables(wanted):
-            if not self.schema.counted(table):
-                if wanted:
-                    raise invalid(f"table {table.name} has no direct counter")
-                continue
-            store = self._store(table)
-            for entry in self._select(table, message.table_entry):
-                result = p4r.DirectCounterEntry(data=counter_data(store.counts(entry)))
-                result.table_entry.CopyFrom(table.message(entry))
-                result.table_entry.ClearField("action")
-                yield p4r.Entity(direct_counter_entry=result)
-
-    def _read_counters(self, message: p4r.CounterEntry) -> Iterator[p4r.Entity]:
-        numbers = [message.counter_id] if message.counter_id else list(self.schema.counters)
-        for number in numbers:
-            asked = p4r.CounterEntry(counter_id=number)
-            if message.HasField("index"):
-                asked.index.CopyFrom(message.index)
-            counters, indices = self._counter(asked)
-            for index in indices:
-                result = p4r.CounterEntry(counter_id=number)
-                result.index.index = index
-                result.data.CopyFrom(counter_data(counters.read(index)))
-                yield p4r.Entity(counter_entry=result)
+    def _read(self, entity: p4r.Entity) -> list[p4r.Entity]:
+        handler, message = self._handler(entity, "reading")
+        return list(handler.read(message))
 
     def adopt(self, other: Pipeline) -> None:
-        """Take over the entries of another pipeline; RpcFailure where they do not fit."""
-        for schema in other.schema.tables.values():
-            for entry in other.dataplane.tables[schema.name]:
-                if not other.dataplane.tables[schema.name].constant:
-                    message = other._entry_message(schema, entry)
-                    self.write(_update(p4r.Update.INSERT, message))
-            store = other.dataplane.tables[schema.name]
+        """Take over the state of another pipeline; RpcFailure where it does not fit."""
+        for store in self.dataplane.tables.values():
+            if not store.constant:
+                for entry in store:  # of the program, which the other may have changed
+                    store.delete(entry.key)
+        for update in other.state():
+            self._apply(update)
+        self.dataplane.publish()
+
+    def state(self) -> list[p4r.Update]:
+        """Updates that give a fresh pipeline of the same program the state of this one."""
+        wanted = p4r.TableEntry()
+        wanted.counter_data.SetInParent()
+        updates = []
+        for entity in self._read(p4r.Entity(table_entry=wanted)):
+            if not entity.table_entry.is_const:
+                updates.append(p4r.Update(type="INSERT", entity=entity))
+        for entity in self._read(p4r.Entity(table_entry=p4r.TableEntry(is_default_action=True))):
+            table = self.schema.tables[entity.table_entry.table_id]
+            store = self.dataplane.tables[table.name]
             if store.default != store.initial_default:
-                self.write(_update(p4r.Update.MODIFY, schema.default_message(store.default)))
+                updates.append(p4r.Update(type="MODIFY", entity=entity))
+        return updates
 
     def close(self) -> None:
         self.dataplane.close()
 
 
-def _update(kind: p4r.Update.Type, entry: p4r.TableEntry) -> p4r.Update:
-    return p4r.Update(type=kind, entity=p4r.Entity(table_entry=entry))
+def _rolled_back(results: Results, count: int) -> list[RpcFailure | None]:
+    """Every update of a batch that failed at its last result."""
+    last = len(results) - 1
+    aborted = RpcFailure(grpc.StatusCode.ABORTED, f"rolled back: update #{last} failed")
+    missing = count - len(results)
+    return [*(r or aborted for r in results), *(aborted for _ in range(missing))]
 
 
 def config_from_files(p4info: bytes, device_config: bytes) -> p4r.ForwardingPipelineConfig:

@@ -13,7 +13,7 @@ from .bmv2_json import Program, Table
 from .compiler.names import mask
 from .entries import Call, Counts, Entry, FieldMatch, Key
 from .errors import BadProgram
-from .rpc_errors import RpcFailure, invalid, not_found, unimplemented
+from .rpc_errors import RpcFailure, invalid, not_found
 
 EXACT, LPM, TERNARY, RANGE, OPTIONAL = (
     p4i.MatchField.EXACT,
@@ -29,7 +29,7 @@ _KINDS["optional"] = (OPTIONAL,)
 def parse_bytes(data: bytes, width: int, what: str) -> int:
     """A P4Runtime byte string; leading zeros are accepted, an overflow is not."""
     if not data:
-        raise invalid(f"{what} has an empty value")
+        raise RpcFailure(grpc.StatusCode.OUT_OF_RANGE, f"{what} has an empty value")
     value = int.from_bytes(data, "big")
     if value > mask(width):
         raise RpcFailure(
@@ -77,6 +77,9 @@ class TableSchema:
         self._by_number = {a.number: a for a in self.actions.values()}
         self.prioritised = any(f.kind in (TERNARY, RANGE, OPTIONAL) for f in self.fields)
         self.direct_resources = tuple(info.direct_resource_ids)
+        self.constant = info.is_const_table or bool(
+            table.entries and not info.has_initial_entries  # of a p4c that told neither
+        )
 
     def _check_fields(self, table: Table) -> None:
         ours = [(k.width, k.match) for k in table.key]
@@ -179,21 +182,25 @@ class TableSchema:
 
     def call(self, message: p4r.TableAction, default: bool = False) -> Call:
         if message.WhichOneof("type") != "action":
-            raise unimplemented(f"table {self.name} takes plain actions only")
+            kind = message.WhichOneof("type") or "none"
+            raise invalid(f"table {self.name} takes an action, and {kind} is given")
         action = self.actions.get(message.action.action_id)
         if action is None:
             raise invalid(f"table {self.name} has no action {message.action.action_id}")
         if not (action.as_default if default else action.as_entry):
             role = "a default action" if default else "the action of an entry"
-            raise invalid(f"{action.name} cannot be {role} in table {self.name}")
-        given = {p.param_id: p.value for p in message.action.params}
-        if set(given) != {p[0] for p in action.parameters} or len(given) != len(
+            raise RpcFailure(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{action.name} cannot be {role} in table {self.name}",
+            )
+        values = {p.param_id: p.value for p in message.action.params}
+        if set(values) != {p[0] for p in action.parameters} or len(values) != len(
             message.action.params
         ):
             names = ", ".join(p[1] for p in action.parameters) or "none"
             raise invalid(f"action {action.name} takes each of these parameters once: {names}")
         arguments = tuple(
-            parse_bytes(given[number], width, f"{action.name}.{name}")
+            parse_bytes(values[number], width, f"{action.name}.{name}")
             for number, name, width in action.parameters
         )
         return Call(action.number, arguments)

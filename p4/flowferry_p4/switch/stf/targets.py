@@ -26,10 +26,11 @@ from finsy.proto import p4r, p4r_grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from pyroute2 import IPRoute
 
+from ..device import Switch
 from ..errors import SwitchError, ToolMissing
 from ..packet_io import FRAME
 from ..ports import Port, Ports
-from ..server import Switch, start_server
+from ..server import start_server
 
 DEVICE = 1
 CPU_PORTS = (510, 509, 508)
