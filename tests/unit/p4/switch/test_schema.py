@@ -41,7 +41,7 @@ def test_canonical(value: int, expected: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "width", "code", "message"),
     [
-        (b"", 8, grpc.StatusCode.INVALID_ARGUMENT, "x has an empty value"),
+        (b"", 8, grpc.StatusCode.OUT_OF_RANGE, "x has an empty value"),
         (b"\2\0", 9, grpc.StatusCode.OUT_OF_RANGE, "x: 0x200 does not fit in 9 bits"),
     ],
 )
