@@ -9,16 +9,8 @@ from collections.abc import Mapping
 from . import libbpf
 from .bmv2_json import load
 from .clang import compile_c
-from .compiler import CompiledProgram, compile_program
+from .compiler import DROP_REASONS, CompiledProgram, compile_program
 from .entries import CounterMap, TableStore
-
-DROP_REASONS = {
-    "no_port": "the program chose a port that does not exist",
-    "room": "headers could not be added or removed",
-    "checksum": "a checksum over a payload that did not arrive with one",
-    "vlan": "the frame has a VLAN tag",
-    "frame": "the frame on the CPU port is not from the switch",
-}
 
 
 class Dataplane:

@@ -10,7 +10,7 @@ import grpc
 from finsy.proto import p4r
 
 from .arbitration import Arbitration, Controller
-from .dataplane import DROP_REASONS
+from .compiler import DROP_REASONS
 from .errors import PortError, SwitchError
 from .packet_io import PacketIO
 from .pipeline import Pipeline
