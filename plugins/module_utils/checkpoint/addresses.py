@@ -34,7 +34,8 @@ def rewrite_addresses(directory: Path, addresses: Mapping[str, str]) -> list[dic
     """
     path = directory / "files.img"
     new_data, changes = rewritten(images.read(path), addresses, path)
-    _refuse_network_images(directory, addresses)
+    network = [path for path in directory.glob("*.img") if _is_of_network(path.name)]
+    refuse_network_images({path.name: images.read(path) for path in network}, addresses, directory)
     if changes:
         images.replace(path, new_data)
     return changes
@@ -45,9 +46,7 @@ def rewritten(
 ) -> tuple[bytes, list[dict[str, Any]]]:
     """The content of ``files.img`` with other addresses, and what was changed in it."""
     mapping = parse_mapping(addresses)
-    kind, start = images.kind_of(data, where)
-    if kind != "FILES":
-        raise images.bad_image(where, f"is an image of {kind} where one of FILES belongs")
+    start = images.start_of(data, "FILES", where)
     parts = [data[:start]]
     changes = []
     for part in images.frames(data, start, where):
@@ -136,17 +135,22 @@ def _stands_in(address: Address, data: bytes) -> bool:
     return address.packed in data or bool(re.search(rb"(?<![\w.:])" + text + rb"(?![\w.:])", data))
 
 
-def _refuse_network_images(directory: Path, addresses: Mapping[str, str]) -> None:
-    mapping = parse_mapping(addresses)
-    for path in sorted(directory.glob("*.img")):
-        if path.stem.rpartition("-")[0] not in _NETWORK_IMAGES:
+def _is_of_network(name: str) -> bool:
+    return name.endswith(".img") and name.rpartition("-")[0] in _NETWORK_IMAGES
+
+
+def refuse_network_images(
+    contents: Mapping[str, bytes], addresses: Mapping[str, str], where: object
+) -> None:
+    """Refuse a checkpoint that has an old address in an image that cannot be rewritten."""
+    for name, data in contents.items():
+        if not _is_of_network(name.rpartition("/")[2]):
             continue
-        data = images.read(path)
-        for old in mapping:
+        for old in parse_mapping(addresses):
             if _stands_in(old, data):
                 raise FlowferryError(
                     "network_in_checkpoint",
-                    f"{path} has {old}: the network namespace is part of the checkpoint, and its "
-                    "addresses and routes cannot be rewritten; run the workload in a namespace of "
-                    "its own, see flowferry.core.endpoint",
+                    f"{where}: {name} has {old}: the network namespace is part of the checkpoint, "
+                    "and its addresses and routes cannot be rewritten; run the workload in a "
+                    "namespace of its own, see flowferry.core.endpoint",
                 )

@@ -109,20 +109,23 @@ def parse(name: str, data: bytes, where: object) -> Any:
     return message
 
 
-def body(path: Path, kind: str) -> tuple[bytes, int]:
-    """Content of the image and where its messages begin; it must be of this kind."""
-    data = read(path)
-    found, start = kind_of(data, path)
+def text(value: str | bytes) -> str:
+    """A string of a message. protobuf gives bytes where it is not UTF-8: names can be anything."""
+    return value if isinstance(value, str) else value.decode(errors="backslashreplace")
+
+
+def messages(data: bytes, kind: str, name: str, where: object) -> Iterator[Any]:
+    """The messages of an image of this kind, which are all of one type."""
+    for part in frames(data, start_of(data, kind, where), where):
+        yield parse(name, part, where)
+
+
+def start_of(data: bytes, kind: str, where: object) -> int:
+    """Where the messages begin in an image that must be of this kind."""
+    found, start = kind_of(data, where)
     if found != kind:
-        raise bad_image(path, f"is an image of {found} where one of {kind} belongs")
-    return data, start
-
-
-def messages(path: Path, kind: str, name: str) -> Iterator[Any]:
-    """The messages of an image whose messages are all of one type."""
-    data, start = body(path, kind)
-    for part in frames(data, start, path):
-        yield parse(name, part, path)
+        raise bad_image(where, f"is an image of {found} where one of {kind} belongs")
+    return start
 
 
 def replace(path: Path, data: bytes) -> None:

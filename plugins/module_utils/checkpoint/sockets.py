@@ -6,7 +6,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Union
 
 from . import images
@@ -128,8 +127,7 @@ def _state(entry: Any) -> str:
     return _STATES.get(entry.state, f"state {entry.state}")
 
 
-def read(directory: Path) -> list[InetSocket]:
-    """The inet sockets of the images in ``directory``."""
-    path = directory / "files.img"
-    entries = images.messages(path, "FILES", "file_entry")
-    return [of_entry(entry.isk, path) for entry in entries if entry.HasField("isk")]
+def inet_sockets(data: bytes, where: object) -> list[InetSocket]:
+    """The inet sockets in ``files.img``."""
+    entries = images.messages(data, "FILES", "file_entry", where)
+    return [of_entry(entry.isk, where) for entry in entries if entry.HasField("isk")]

@@ -14,10 +14,18 @@ cd /
 setsid nsenter --net="/run/netns/$space" env -i python3 -S -E "$here/sockets.py" </dev/null >"$work/out" 2>&1 &
 program=$!
 timeout 10 sh -c "until grep -q ready '$work/out'; do sleep 0.1; done"
-mkdir "$work/images"
-criu dump --tree "$program" --images-dir "$work/images" --tcp-established \
-  --external "net[$(stat -L -c %i "/run/netns/$space")]:space" --network-lock skip
-rm -rf "$here/sockets"
-mkdir "$here/sockets"
-cd "$work/images"
-cp files.img fdinfo-*.img inventory.img pstree.img core-*.img mm-*.img stats-dump tcp-stream-*.img "$here/sockets"
+
+dump() { # into a new directory, with options
+  mkdir "$work/$1"
+  criu dump --tree "$program" --images-dir "$work/$1" --tcp-established --network-lock skip "${@:2}"
+}
+
+dump sockets --leave-running --external "net[$(stat -L -c %i "/run/netns/$space")]:space"
+dump network
+rm -rf "$here/sockets" "$here/network"
+mkdir "$here/sockets" "$here/network"
+cd "$work/sockets"
+cp files.img fdinfo-*.img ids-*.img inventory.img pstree.img core-*.img mm-*.img netns-*.img \
+  stats-dump tcp-stream-*.img "$here/sockets"
+cd "$work/network"
+cp inventory.img netns-*.img ifaddr-*.img route6-*.img "$here/network"
