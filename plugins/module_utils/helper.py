@@ -21,7 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .endpoint import Endpoint, find
+from .checkpoint.images import pycriu
+from .endpoint import Endpoint, create, find, mac_for
 from .errors import FlowferryError
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
@@ -46,14 +47,16 @@ class Operations:
         self.directory = Path(f"/dev/shm/flowferry-{workload.file_name}")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o700)
-        self.arrived = threading.Event()
+        self.has_arrived = threading.Event()
         self._sender: Sender | None = None
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """What can be asked for."""
         names = "describe check_source check_destination prepare_source prepare_destination freeze"
-        names += " checkpoint transfer restore resume remove discard die_for_test"
-        return {name: getattr(self, name) for name in names.split()}
+        names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
+        names += " new_endpoint die_for_test"
+        handlers = {name: getattr(self, name) for name in names.split()}
+        return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
 
     def describe(self) -> About | None:
         return self.workload.describe()
@@ -64,8 +67,19 @@ class Operations:
     def check_destination(self, about: About) -> None:
         self.workload.check_destination(about, self.directory)
 
-    def prepare_destination(self, about: About, endpoint: dict[str, str]) -> None:
+    def find_endpoint(self, namespace: str) -> dict[str, str] | None:
+        """The endpoint in a namespace of this node."""
+        found = find(namespace)
+        return found.as_dict() if found else None
+
+    def new_endpoint(self, namespace: str, address: str) -> dict[str, str]:
+        """The endpoint that would be made for an address."""
+        return Endpoint(namespace, address, mac_for(address)).as_dict()
+
+    def prepare_destination(self, about: About, endpoint: dict[str, str], rewrites: bool) -> None:
         """Make the network that the copy will wake up in."""
+        if rewrites:
+            pycriu()
         self.workload.prepare_destination(about, Endpoint(**endpoint))
 
     def prepare_source(self, about: About, host: str, port: int) -> None:
@@ -88,13 +102,20 @@ class Operations:
     def receive(self, lines: JsonLines) -> None:
         """What the source's transfer() sends."""
         if receive(lines, self._empty_checkpoint()):
-            self.arrived.set()
+            self.has_arrived.set()
+
+    def rewrite(self, about: About, addresses: dict[str, str]) -> None:
+        """Give the checkpoint's sockets other addresses, {old: new}."""
+        self.workload.rewrite(about, self._arrived(), addresses)
 
     def restore(self, about: About) -> None:
+        self.workload.restore(about, self._arrived())
+
+    def _arrived(self) -> Path:
         # The sender hears of the arrival a moment before it is noted here.
-        if not self.arrived.wait(10.0):
+        if not self.has_arrived.wait(10.0):
             raise FlowferryError("restore_failed", "no checkpoint has arrived")
-        self.workload.restore(about, self.directory / "checkpoint")
+        return self.directory / "checkpoint"
 
     def resume(self, about: About) -> None:
         self.workload.resume(about)
@@ -103,11 +124,16 @@ class Operations:
         """The source is not needed any more: end it, and shred its checkpoint."""
         self.workload.remove(about, Endpoint(**endpoint))
 
-    def discard(self, about: About, endpoint: dict[str, str]) -> None:
-        """Undo what was done at the destination: the copy, its network, a restore under way."""
+    def discard(self, about: About, endpoint: dict[str, str], warm: bool) -> None:
+        """Undo what was done at the destination: the copy, its network, a restore under way.
+
+        A ``warm`` endpoint was there before, and so it is afterwards.
+        """
         self.workload.remove(about, Endpoint(**endpoint))
         if self.workload.describe() is not None or find(endpoint["namespace"]) is not None:
             raise FlowferryError("discard_failed", "the copy is still there")
+        if warm:
+            create(Endpoint(**endpoint))
 
     def die_for_test(self) -> None:
         """For the tests: end at once, as by the kernel's out-of-memory killer."""

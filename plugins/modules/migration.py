@@ -37,6 +37,26 @@ options:
     description: The one-time certificates that the helpers were started with.
     type: dict
     required: true
+  strategy:
+    description:
+      - V(keep) gives the workload's address to the destination.
+      - V(rewrite) gives the workload another address and edits its checkpoint. Clients have to
+        reach it by a virtual address that the switch translates (tables C(service), C(bucket),
+        C(backend) and C(reply)); that stays the same.
+    type: str
+    choices: [keep, rewrite]
+    default: keep
+  destination_address:
+    description:
+      - The address that the workload gets under O(strategy=rewrite). Not needed when the
+        destination has the workload's namespace with an address already.
+    type: str
+  unavailable:
+    description:
+      - Why nodes of the inventory take no part, by name. They stop no migration between others;
+        the reason is told when one of them is the destination.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Makes the full plan, with all its checks, and touches nothing.

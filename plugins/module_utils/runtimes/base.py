@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import endpoint as endpoints
+from ..checkpoint.addresses import rewrite_addresses
 from ..errors import FlowferryError
 
 About = dict[str, Any]
@@ -43,6 +44,8 @@ class Workload(ABC):
     """The command that removes {name}, for messages."""
     start: ClassVar[str]
     """The command that starts {name}, for messages."""
+    operations: ClassVar[tuple[str, ...]] = ()
+    """Methods that the keeper asks for beyond those of this class."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:
@@ -116,8 +119,9 @@ class Workload(ABC):
         """On the source: whatever would cost time later. It serves on, and must not notice."""
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
-        """On the destination: make the network that the copy will wake up in."""
-        endpoints.create(endpoint)
+        """On the destination: make the network of the copy, unless it is there."""
+        if endpoints.find(endpoint.namespace) != endpoint:
+            endpoints.create(endpoint)
 
     # -- source, from the hold on; each can be called again, by another helper
 
@@ -138,6 +142,14 @@ class Workload(ABC):
         """Let the source go on where it was; nothing is to be done when it does already."""
 
     # -- destination
+
+    def rewrite(self, about: About, directory: Path, addresses: dict[str, str]) -> None:
+        """Give the sockets of the checkpoint other addresses, {old: new}; before restore().
+
+        As it is here it serves a checkpoint whose images of CRIU are files of their own.
+        """
+        for files in directory.rglob("files.img"):
+            rewrite_addresses(files.parent, addresses)
 
     @abstractmethod
     def restore(self, about: About, directory: Path) -> None:

@@ -17,6 +17,7 @@ from ..cgroup import Freezer, memory_bytes
 from ..commands import run
 from ..criu import check_criu, check_open_files, check_space
 from ..errors import FlowferryError
+from .archive import rewrite_addresses
 from .base import PATIENCE, About, Workload
 
 _NAMESPACE = "ns:/run/netns/"
@@ -137,6 +138,9 @@ class PodmanContainer(Workload):
         )
 
     # -- destination
+
+    def rewrite(self, about: About, directory: Path, addresses: dict[str, str]) -> None:
+        rewrite_addresses(directory / _ARCHIVE, addresses)
 
     def restore(self, about: About, directory: Path) -> None:
         run(

@@ -22,6 +22,7 @@ from flowferry_p4.client.traffic import EndpointTraffic
 from .journal import Journal
 from .move import Move
 from .remote import RemoteHelper
+from .strategy import Strategy, addresses_of, for_plan, require_route
 
 
 class Keeper:
@@ -30,12 +31,12 @@ class Keeper:
     def __init__(self, order: dict[str, Any]) -> None:
         self.order = order
         self.playbook_is_gone = threading.Event()
+        self.workload = open_workload(order["workload"])
         self.helpers = {
             name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
             for name, node in order["nodes"].items()
         }
         switch = order["switch"]
-        self.workload = open_workload(order["workload"])
         self.journal = Journal(switch["address"], self.workload.file_name)
         self.session = Session.open(
             switch["address"], device_id=switch["device_id"], primary=not order["check_mode"]
@@ -44,35 +45,39 @@ class Keeper:
     def run(self) -> dict[str, Any]:
         """The result of the order."""
         self._check_destination_answers()
-        recovered = self._recover()
+        recovered, warnings = self._recover()
+        if warnings:  # the workload has moved, and what remains of its source is in the way
+            return {"changed": True, "recovered": recovered, "warnings": warnings}
         source = self._find_source()
-        destination = self.order["destination"]
-        if source == destination:
-            self._check_route(destination)
+        if source == self.order["destination"]:
+            self._check_in_place(source)
             return {"changed": bool(recovered), "recovered": recovered, "source": source}
         plan = self._plan(source)
+        strategy = for_plan(self.session, plan)
+        strategy.check()
         summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
         if self.order["check_mode"]:
             return summary
-        traffic = EndpointTraffic(self.session, plan["endpoint"]["address"])
-        return {**summary, **self._move(plan).run(traffic)}
+        return {**summary, **self._move(plan, strategy).run()}
 
     def _check_destination_answers(self) -> None:
         destination, nodes = self.order["destination"], self.helpers
         if destination not in nodes:
+            reason = (self.order.get("unavailable") or {}).get(destination)
             raise FlowferryError(
                 "unknown_destination",
                 f'destination "{destination}" is unknown or unreachable; nodes that answer: '
-                f"{', '.join(sorted(nodes)) or 'none'}. `ansible nodes -m ping` says why",
+                f"{', '.join(sorted(nodes)) or 'none'}. "
+                + (f"It says: {reason}" if reason else "`ansible nodes -m ping` says why"),
             )
 
-    def _recover(self) -> str:
-        """Finish or roll back what an earlier keeper left unfinished."""
+    def _recover(self) -> tuple[str, list[str]]:
+        """Finish or roll back what an earlier keeper left unfinished; which, and warnings."""
         found = self.journal.read()
         if found is None:
-            return ""
+            return "", []
         if self.order["check_mode"]:
-            return f"would recover a migration that ended in phase {found['phase']}"
+            return f"would recover a migration that ended in phase {found['phase']}", []
         plan = found["plan"]
         missing = {plan[end]["name"] for end in ("source", "destination")} - set(self.helpers)
         if missing:
@@ -82,12 +87,12 @@ class Keeper:
                 "take part in this run; make it reachable and run the playbook again",
             )
         report({"event": "recover", "phase": found["phase"]})
-        traffic = EndpointTraffic(self.session, plan["endpoint"]["address"])
-        return self._move(plan).recover(traffic)
+        return self._move(plan, for_plan(self.session, plan)).recover()
 
-    def _move(self, plan: dict[str, Any]) -> Move:
+    def _move(self, plan: dict[str, Any], strategy: Strategy) -> Move:
         return Move(
             plan,
+            strategy,
             self.helpers[plan["source"]["name"]],
             self.helpers[plan["destination"]["name"]],
             self.journal,
@@ -100,7 +105,7 @@ class Keeper:
         workload = self.workload
         removal = workload.removal.format(name=workload.name)
         found = {name: helper.call("describe") for name, helper in self.helpers.items()}
-        holders = [name for name, about in found.items() if about is not None]
+        holders: list[str] = [name for name, about in found.items() if about is not None]
         destination = self.order["destination"]
         if not holders:
             raise FlowferryError(
@@ -123,52 +128,64 @@ class Keeper:
             )
         return holders[0]
 
-    def _check_route(self, node: str) -> None:
-        """On its destination already: then the switch must agree, and it must run."""
+    def _check_in_place(self, node: str) -> None:
+        """On its destination already: then it must run, and the switch must agree."""
         about = self.helpers[node].call("check_source")
-        traffic = EndpointTraffic(self.session, about["endpoint"]["address"])
-        route = traffic.route()
-        if route is None or route.params["port"] != self.order["nodes"][node]["switch_port"]:
-            raise FlowferryError(
-                "route_mismatch",
-                f"the workload runs on {node}, but the switch routes its address "
-                f"{about['endpoint']['address']} elsewhere ({route}); correct the entry with "
-                "flowferry.core.p4_table",
-            )
+        traffic = EndpointTraffic(self.session, addresses_of(about["endpoint"]))
+        require_route(traffic, {"name": node, **self.order["nodes"][node]})
 
     def _plan(self, source: str) -> dict[str, Any]:
-        """Resolve and validate everything; nothing is touched."""
+        """Resolve and validate everything on the nodes; nothing is touched."""
         destination = self.order["destination"]
         about = self.helpers[source].call("check_source")
         self.helpers[destination].call("check_destination", about=about)
         self.session.require_pipeline(self.order["switch"]["p4info"])
-        plan = {
+        return {
             "workload": str(self.workload),
             "about": about,
+            "strategy": self.order["strategy"],
             "endpoint": about["endpoint"],
+            **self._destination_endpoint(about["endpoint"]),
             "source": {"name": source, **self.order["nodes"][source]},
             "destination": {"name": destination, **self.order["nodes"][destination]},
         }
-        self._check_switch(plan)
-        return plan
 
-    def _check_switch(self, plan: dict[str, Any]) -> None:
-        address = plan["endpoint"]["address"]
-        traffic = EndpointTraffic(self.session, address)
-        route = traffic.route()
-        port = plan["source"]["switch_port"]
-        if route is None or route.params["port"] != port:
+    def _destination_endpoint(self, endpoint: dict[str, str]) -> dict[str, Any]:
+        """Which endpoint the copy gets, and whether it is there already."""
+        wanted = self.order.get("destination_address")
+        if self.order["strategy"] == "keep":
+            if wanted and wanted != endpoint["address"]:
+                raise FlowferryError(
+                    "address_mismatch",
+                    f"under address_strategy=keep the workload keeps {endpoint['address']}, so it "
+                    f"cannot have {wanted}; leave destination_address out, or use "
+                    "address_strategy=rewrite",
+                )
+            return {"destination_endpoint": endpoint, "warm": False}
+        helper = self.helpers[self.order["destination"]]
+        found = helper.call("find_endpoint", namespace=endpoint["namespace"])
+        if not wanted and found is None:
             raise FlowferryError(
-                "route_mismatch",
-                f"the switch has no route entry for {address}/32 that leads to port {port} of "
-                f"{plan['source']['name']} (found: {route}); add it with flowferry.core.p4_table",
+                "address_mismatch",
+                "address_strategy=rewrite needs the address that the workload gets: give "
+                "destination_address, or make the namespace "
+                f"{endpoint['namespace']} on the destination with flowferry.core.endpoint",
             )
-        if traffic.is_held():
+        if found and wanted and wanted != found["address"]:
             raise FlowferryError(
-                "already_held",
-                f"the endpoint {address} is held at the switch already, by another migration or "
-                "controller; wait for it, or delete its entries in hold_to and hold_from",
+                "address_mismatch",
+                f"the namespace {endpoint['namespace']} on the destination has the address "
+                f"{found['address']}, not {wanted}; leave destination_address out, or remove the "
+                "namespace there",
             )
+        new = found or helper.call("new_endpoint", namespace=endpoint["namespace"], address=wanted)
+        if new["address"] == endpoint["address"]:
+            raise FlowferryError(
+                "address_mismatch",
+                "address_strategy=rewrite needs another address than the source's "
+                f"{new['address']}; give another one, or use address_strategy=keep",
+            )
+        return {"destination_endpoint": new, "warm": found is not None}
 
     def watch_playbook(self) -> None:
         """Standard input ends with the playbook."""

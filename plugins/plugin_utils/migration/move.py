@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The migration protocol: the phases of a move in their order, and the way back.
 
-They are prepare, hold, checkpoint, transfer, restore, redirect, release and clean. Before the
+They are prepare, hold, checkpoint, transfer, rewrite (under the strategy of that name), restore,
+redirect, release and clean. Before the
 redirect every failure is undone in reverse order and the source serves on; after it there is only
 forward. Exactly one copy is ever heard. See docs/architecture.md.
 """
@@ -18,10 +19,10 @@ from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from flowferry_p4.client.errors import P4Error
-from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
-from .remote import HelperLost, RemoteHelper
+from .remote import HelperLost, NodeHelper
+from .strategy import Strategy
 
 # Answers that are under way when requests are stopped get this long (seconds) to leave.
 DRAIN = 0.005
@@ -40,26 +41,29 @@ class Move:
     """One migration of one workload.
 
     ``plan`` holds ``workload``, ``source`` and ``destination`` (each ``name``, ``switch_port``,
-    ``mac``), and, after plan(), ``about`` (the source's description) and ``endpoint``.
+    ``mac``), ``about`` (the source's description), ``strategy``, the ``endpoint`` at the source,
+    the ``destination_endpoint``, and whether that is ``warm``: was there before.
     """
 
     def __init__(
         self,
         plan: dict[str, Any],
-        source: RemoteHelper,
-        destination: RemoteHelper,
+        strategy: Strategy,
+        source: NodeHelper,
+        destination: NodeHelper,
         journal: Journal,
         report: Report,
         aborted: Callable[[], bool],
     ) -> None:
         self.plan = plan
+        self.strategy = strategy
+        self.traffic = strategy.traffic
         self.source = source
         self.destination = destination
         self.journal = journal
         self.report = report
         self.aborted = aborted
         self.phases: list[dict[str, Any]] = []
-        self.traffic: EndpointTraffic | None = None
         self.image_bytes = 0
         # What the source sends after this is not part of the checkpoint.
         self.frozen_at = 0.0
@@ -89,48 +93,62 @@ class Move:
                 with suppress(HelperLost):  # whatever asks it next finds out, as in life
                     helper.call("die_for_test")
 
-    def run(self, traffic: EndpointTraffic) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """The critical section and what surrounds it; returns the result of the migration."""
-        self.traffic = traffic
-        about, peer = self.plan["about"], self.plan["destination"]
         held_since = 0.0
         try:
             with self.phase("prepare"):
-                self.destination.call(
-                    "prepare_destination", about=about, endpoint=self.plan["endpoint"]
-                )
-                self.source.call(
-                    "prepare_source", about=about, host=peer["address"], port=peer["port"]
-                )
+                self._prepare()
             held_since = time.monotonic()
-            with self.phase("hold"):
-                traffic.hold_ingress()
-                time.sleep(DRAIN)
-                self.source.call("freeze", about=about)
-                traffic.hold_egress()
-                self.frozen_at = time.monotonic()
-            with self.phase("checkpoint"):
-                self.source.call("checkpoint", about=about)
-            with self.phase("transfer"):
-                self.image_bytes = self.source.call("transfer")["size"]
-            with self.phase("restore"):
-                self.destination.call("restore", about=about)
-            with self.phase("redirect"):
-                traffic.guard(self.plan["source"]["switch_port"])
-                traffic.redirect(self.plan["destination"]["switch_port"], peer["mac"])
+            self._bring_over()
         except Exception as error:
             if held_since == 0.0:
                 self._give_up_early()
-            elif not self._is_committed():
+            elif self.strategy.is_redirected():
+                return self.finish(held_since)
+            else:
                 self.roll_back()
-            if held_since == 0.0 or not self._is_committed():
-                self._explain(error)
-                raise
+            self._explain(error)
+            raise
         return self.finish(held_since)
+
+    def _prepare(self) -> None:
+        about, peer = self.plan["about"], self.plan["destination"]
+        self.destination.call(
+            "prepare_destination",
+            about=about,
+            endpoint=self.plan["destination_endpoint"],
+            rewrites=bool(self.strategy.changed_addresses()),
+        )
+        self.source.call("prepare_source", about=about, host=peer["address"], port=peer["port"])
+        self.strategy.prepare()
+
+    def _bring_over(self) -> None:
+        """From the hold to the redirect."""
+        about, addresses = self.plan["about"], self.strategy.changed_addresses()
+        with self.phase("hold"):
+            self.traffic.hold_ingress()
+            time.sleep(DRAIN)
+            self.source.call("freeze", about=about)
+            self.traffic.hold_egress()
+            self.frozen_at = time.monotonic()
+        with self.phase("checkpoint"):
+            self.source.call("checkpoint", about=about)
+        with self.phase("transfer"):
+            self.image_bytes = self.source.call("transfer")["size"]
+        if addresses:
+            with self.phase("rewrite"):
+                self.destination.call("rewrite", about=about, addresses=addresses)
+        with self.phase("restore"):
+            self.destination.call("restore", about=about)
+        with self.phase("redirect"):
+            self.traffic.guard(self.plan["source"]["switch_port"])
+            self.strategy.redirect()
 
     def _give_up_early(self) -> None:
         """Nothing was held yet: only the destination has something to undo."""
         not_discarded = self._discard()
+        self.strategy.forget_new()
         if not_discarded is not None:
             raise not_discarded
         self.journal.end()
@@ -139,16 +157,8 @@ class Move:
         if isinstance(error, FlowferryError):
             error.args = (f"{error}. The source serves on, with its connections.",)
 
-    def _is_committed(self) -> bool:
-        """The switch says whether the redirect took place."""
-        assert self.traffic is not None
-        route = self.traffic.route()
-        wanted = self.plan["destination"]["switch_port"]
-        return route is not None and bool(route.params["port"] == wanted)
-
     def finish(self, held_since: float) -> dict[str, Any]:
         """After the commit: let the traffic go, then take the source away."""
-        assert self.traffic is not None
         source, destination = (self.plan[end]["switch_port"] for end in ("source", "destination"))
         with self.phase("release"):
             self.traffic.release({source: self.frozen_at, destination: math.inf})
@@ -169,10 +179,10 @@ class Move:
         The guard stays until the source is proven gone, and so does the journal: running the
         playbook again finishes it.
         """
-        assert self.traffic is not None
         try:
             with self.phase("clean"):
                 self.source.call("remove", about=self.plan["about"], endpoint=self.plan["endpoint"])
+                self.strategy.forget_old()
                 self.traffic.unguard(self.plan["source"]["switch_port"])
         except (FlowferryError, P4Error) as error:
             return [f"the source was not removed: {error}. Run the playbook again."]
@@ -184,19 +194,20 @@ class Move:
 
         Every step can be repeated, so that a rollback that was itself interrupted is run again.
         """
-        assert self.traffic is not None
         traffic, port = self.traffic, self.plan["destination"]["switch_port"]
         self.report({"event": "rollback"})
         self.journal.write(self.plan, "rollback")
         traffic.hold_ingress()
         traffic.hold_egress()
         traffic.guard(port)
+        self.strategy.lead_back()
         not_discarded = self._discard()
         traffic.unguard(self.plan["source"]["switch_port"])
         self.source.call("resume", about=self.plan["about"])
         traffic.release({self.plan["source"]["switch_port"]: math.inf})
         if not_discarded is not None:
             raise not_discarded
+        self.strategy.forget_new()
         traffic.unguard(port)
         self.journal.end()
 
@@ -208,20 +219,22 @@ class Move:
         """
         try:
             self.destination.call(
-                "discard", about=self.plan["about"], endpoint=self.plan["endpoint"]
+                "discard",
+                about=self.plan["about"],
+                endpoint=self.plan["destination_endpoint"],
+                warm=self.plan["warm"],
             )
         except FlowferryError as error:
             self._explain(error)
             return error
         return None
 
-    def recover(self, traffic: EndpointTraffic) -> str:
-        """Finish or roll back what an earlier keeper left; returns which of the two it was."""
-        self.traffic = traffic
-        if self._is_committed():
+    def recover(self) -> tuple[str, list[str]]:
+        """Finish or roll back what an earlier keeper left: which of the two, and warnings."""
+        if self.strategy.is_redirected():
             self.traffic.guard(self.plan["source"]["switch_port"])
             self.frozen_at = 0.0
-            self.finish(time.monotonic())
-            return "finished"
+            warnings: list[str] = self.finish(time.monotonic())["warnings"]
+            return "finished", warnings
         self.roll_back()
-        return "rolled back"
+        return "rolled back", []

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Protocol
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.transfer import JsonLines, tls_context
@@ -20,6 +20,18 @@ class HelperLost(FlowferryError):
             "rolls back",
         )
         self.node = node
+
+
+class NodeHelper(Protocol):
+    """What the protocol asks of a node: operations by name."""
+
+    node: str
+
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """The result of an operation; its error is raised here."""
+
+    def goodbye(self) -> None:
+        """The helper may end."""
 
 
 class RemoteHelper:
@@ -49,9 +61,9 @@ class RemoteHelper:
         if answer is None:
             raise HelperLost(self.node, "the connection ended")
         if "error" in answer:
-            error = answer["error"]
-            message = f"{self.node}: {error['message']}"
-            raise FlowferryError(error["code"], message, error.get("details", ""))
+            reported = answer["error"]
+            message = f"{self.node}: {reported['message']}"
+            raise FlowferryError(reported["code"], message, reported.get("details", ""))
         return answer["result"]
 
     def goodbye(self) -> None:
