@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint.images import pycriu
-from .endpoint import Endpoint, create, find, mac_for
+from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
@@ -67,16 +67,16 @@ class Operations:
     def check_destination(self, about: About) -> None:
         self.workload.check_destination(about, self.directory)
 
-    def find_endpoint(self, namespace: str) -> dict[str, str] | None:
+    def find_endpoint(self, namespace: str) -> dict[str, Any] | None:
         """The endpoint in a namespace of this node."""
         found = find(namespace)
         return found.as_dict() if found else None
 
-    def new_endpoint(self, namespace: str, address: str) -> dict[str, str]:
+    def new_endpoint(self, namespace: str, address: str) -> dict[str, Any]:
         """The endpoint that would be made for an address."""
-        return Endpoint(namespace, address, mac_for(address)).as_dict()
+        return endpoint_with(namespace, [address]).as_dict()
 
-    def prepare_destination(self, about: About, endpoint: dict[str, str], rewrites: bool) -> None:
+    def prepare_destination(self, about: About, endpoint: dict[str, Any], rewrites: bool) -> None:
         """Make the network that the copy will wake up in."""
         if rewrites:
             pycriu()
@@ -120,11 +120,11 @@ class Operations:
     def resume(self, about: About) -> None:
         self.workload.resume(about)
 
-    def remove(self, about: About, endpoint: dict[str, str]) -> None:
+    def remove(self, about: About, endpoint: dict[str, Any]) -> None:
         """The source is not needed any more: end it, and shred its checkpoint."""
         self.workload.remove(about, Endpoint(**endpoint))
 
-    def discard(self, about: About, endpoint: dict[str, str], warm: bool) -> None:
+    def discard(self, about: About, endpoint: dict[str, Any], warm: bool) -> None:
         """Undo what was done at the destination: the copy, its network, a restore under way.
 
         A ``warm`` endpoint was there before, and so it is afterwards.

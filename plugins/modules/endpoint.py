@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: endpoint
-short_description: Network namespace with the address of a workload
+short_description: Network namespace with the addresses of a workload
 version_added: 0.1.0
 description:
-  - Makes a named network namespace on a node, with one interface that has the workload's address,
-    and routes the address to it.
+  - Makes a named network namespace on a node, with one interface that has the workload's
+    addresses, and routes the addresses to it.
   - A container that is started with C(--network ns:/run/netns/NAME) can be moved to another node
     with its connections, as its network exists there before it comes.
 options:
@@ -19,11 +19,14 @@ options:
     required: true
   address:
     description:
-      - IPv4 address of the workload, the one that clients use. Needed for O(state=present).
-    type: str
+      - Address of the workload that clients use, IPv4 or IPv6, or one of each.
+      - Needed for O(state=present).
+    type: list
+    elements: str
   mac:
     description:
-      - MAC address of the workload's interface. By default one that follows from O(address).
+      - MAC address of the workload's interface. By default one that follows from O(address),
+        from the IPv4 one when there are two.
     type: str
   state:
     description: Whether the namespace should exist.
@@ -50,6 +53,11 @@ EXAMPLES = r"""
     name: ff-redis
     address: 198.19.0.100
 
+- name: Addresses for a server that speaks IPv6 as well
+  flowferry.core.endpoint:
+    name: ff-web
+    address: [198.19.0.101, "2001:2::101"]
+
 - name: Take it away
   flowferry.core.endpoint:
     name: ff-redis
@@ -58,10 +66,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 endpoint:
-  description: The endpoint as it is now; null when there is none.
+  description:
+    - The endpoint as it is now; null when there is none.
+    - With two addresses, C(address) is the IPv4 one and C(others) has the IPv6 one.
   returned: success
   type: dict
-  sample: {namespace: ff-redis, address: 198.19.0.100, mac: "02:fe:c6:13:00:64"}
+  sample:
+    namespace: ff-redis
+    address: 198.19.0.100
+    mac: "02:fe:c6:13:00:64"
+    others: []
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -73,7 +87,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "address": {"type": "str"},
+            "address": {"type": "list", "elements": "str"},
             "mac": {"type": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
@@ -85,8 +99,9 @@ def main() -> None:
         before = endpoints.find(parameters["name"])
         after = None
         if parameters["state"] == "present":
-            mac = parameters["mac"] or endpoints.mac_for(parameters["address"])
-            after = endpoints.Endpoint(parameters["name"], parameters["address"], mac)
+            after = endpoints.endpoint_with(
+                parameters["name"], parameters["address"], parameters["mac"] or ""
+            )
         changed = before != after
         if changed and not module.check_mode:
             if after is not None:

@@ -17,9 +17,9 @@ from flowferry_p4.client import Session
 from flowferry_p4.client.traffic import EndpointTraffic
 
 
-def addresses_of(endpoint: dict[str, str]) -> list[str]:
+def addresses_of(endpoint: dict[str, Any]) -> list[str]:
     """The addresses of an endpoint, as Endpoint.as_dict() has them; the first one decides."""
-    return [endpoint["address"]]
+    return [endpoint["address"], *endpoint["others"]]
 
 
 class Strategy(ABC):
