@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import gzip
-import shutil
-import subprocess
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from ..errors import FlowferryError
+from .zstd import Reader, Writer, ZstdError
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -47,49 +45,25 @@ def unpacked(path: Path) -> Iterator[Readable]:
     with path.open("rb") as file:
         if compression == "gzip":
             with gzip.GzipFile(fileobj=file) as stream:
-                yield _Gzip(stream)
+                yield _Unpacker(stream)
         elif compression == "zstd":
-            with _Zstd(file) as unpacker:
-                yield unpacker
+            with closing(Reader(file)) as reader:
+                yield _Unpacker(reader)
         else:
             yield file
 
 
-class _Gzip:
-    def __init__(self, stream: gzip.GzipFile) -> None:
+class _Unpacker:
+    """A stream whose errors are all Unpacking."""
+
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
 
     def read(self, size: int, /) -> bytes:
         try:
             return self._stream.read(size)
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error, ZstdError) as error:
             raise Unpacking(str(error)) from error
-
-
-class _Zstd:
-    """By the program zstd, as Python has none before 3.14."""
-
-    def __init__(self, file: Any) -> None:
-        self._process = subprocess.Popen(
-            [_zstd_program(), "--decompress", "--stdout", "--quiet"],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __enter__(self) -> _Zstd:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def read(self, size: int, /) -> bytes:
-        assert self._process.stdout is not None and self._process.stderr is not None
-        data = self._process.stdout.read(size)
-        if len(data) < size and self._process.wait():
-            raise Unpacking(self._process.stderr.read().decode(errors="replace").strip())
-        return data
 
 
 @contextmanager
@@ -101,22 +75,8 @@ def packed(path: Path, compression: str) -> Iterator[Writable]:
             with gzip.GzipFile("", "wb", 6, file, mtime=0) as stream:
                 yield stream
         elif compression == "zstd":
-            command = [_zstd_program(), "--stdout", "--quiet", "-"]
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file) as process:
-                assert process.stdin is not None
-                yield process.stdin
-            if process.returncode:
-                raise FlowferryError("command_failed", f"`{' '.join(command)}` failed for {path}")
+            with closing(Writer(file)) as writer:
+                yield writer
+                writer.finish()
         else:
             yield file
-
-
-def _zstd_program() -> str:
-    found = shutil.which("zstd")
-    if found is None:
-        raise FlowferryError(
-            "zstd_missing",
-            "zstd is not installed, and the archive is packed by it; install the package zstd, or "
-            "have Podman pack with gzip",
-        )
-    return found

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.flowferry.core.plugins.module_utils.checkpoint.compression import packed
+from ansible_collections.flowferry.core.plugins.module_utils.checkpoint.compression import (
+    packed,
+    unpacked,
+)
 from ansible_collections.flowferry.core.plugins.module_utils.checkpoint.tar import open_tar
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 
@@ -80,6 +85,26 @@ def test_however_it_is_packed(archive: Path, compression: str) -> None:
             ("one", 700_000),
             ("two", 3),
         ]
+
+
+@pytest.mark.parametrize("length", [0, 1, 131_071, 131_072, 131_073, 1_000_000, 5_000_000])
+def test_zstd_of_any_length(tmp_path: Path, length: int) -> None:
+    """Around the sizes of buffers, of data that packs well and badly, as its program packs it."""
+    for content in (bytes(length), random.Random(length).randbytes(length)):
+        ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+        ours.unlink(missing_ok=True)
+        with packed(ours, "zstd") as target:
+            target.write(content)
+        theirs.write_bytes(_zstd(content))
+        assert _zstd(ours.read_bytes(), "--decompress") == content
+        for path in (ours, theirs):
+            with unpacked(path) as stream:
+                assert b"".join(iter(lambda: stream.read(70_000), b"")) == content
+
+
+def _zstd(data: bytes, *options: str) -> bytes:
+    command = ["zstd", "--stdout", "--quiet", *options]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
