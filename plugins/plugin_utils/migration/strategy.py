@@ -19,7 +19,7 @@ from flowferry_p4.client.traffic import EndpointTraffic
 
 def addresses_of(endpoint: dict[str, Any]) -> list[str]:
     """The addresses of an endpoint, as Endpoint.as_dict() has them; the first one decides."""
-    return [endpoint["address"], *endpoint["others"]]
+    return [endpoint["address"], *endpoint.get("others", [])]
 
 
 class Strategy(ABC):
