@@ -60,6 +60,7 @@ def check_open_files(title: str, pids: Iterable[int]) -> None:
                 _check_device(title, pid, number, target)
     if pids and inodes:
         _check_unix_sockets(title, pids[0], inodes)
+        _check_link_local(title, pids[0])
 
 
 def _check_device(title: str, pid: int, number: Path, target: str) -> None:
@@ -91,6 +92,18 @@ def _check_unix_sockets(title: str, pid: int, inodes: set[str]) -> None:
                 "external_socket",
                 f"{title}: a unix socket ({fields[4]}, inode {fields[5]}) is connected to a "
                 "process outside, which would stay behind; close it first",
+            )
+
+
+def _check_link_local(title: str, pid: int) -> None:
+    for line in run(["nsenter", f"--net=/proc/{pid}/ns/net", "ss", "-tunaH6"]).splitlines():
+        ends = line.split()[4:6]
+        if any(end.lower().startswith("[fe80:") for end in ends):
+            raise FlowferryError(
+                "link_local",
+                f"{title}: a socket ({' to '.join(ends)}) has a link-local IPv6 address, which "
+                "means another interface on another node, so CRIU cannot restore it; have the "
+                "program use a global address",
             )
 
 

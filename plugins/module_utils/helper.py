@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from . import node
 from .checkpoint.images import pycriu
 from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
@@ -54,7 +55,7 @@ class Operations:
         """What can be asked for."""
         names = "describe check_source check_destination prepare_source prepare_destination freeze"
         names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
-        names += " new_endpoint die_for_test"
+        names += " new_endpoint check_kernel cpu_image check_cpu die_for_test"
         handlers = {name: getattr(self, name) for name in names.split()}
         return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
 
@@ -66,6 +67,15 @@ class Operations:
 
     def check_destination(self, about: About) -> None:
         self.workload.check_destination(about, self.directory)
+
+    def check_kernel(self) -> None:
+        node.check_kernel()
+
+    def cpu_image(self) -> str:
+        return node.cpu_image()
+
+    def check_cpu(self, image: str) -> None:
+        node.check_cpu(image)
 
     def find_endpoint(self, namespace: str) -> dict[str, Any] | None:
         """The endpoint in a namespace of this node."""

@@ -10,12 +10,15 @@ helper is given the source's description, from the journal, and has to do with t
 from __future__ import annotations
 
 import re
+import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import endpoint as endpoints
 from ..checkpoint.addresses import rewrite_addresses
+from ..commands import run
+from ..criu import check_criu
 from ..errors import FlowferryError
 
 About = dict[str, Any]
@@ -36,6 +39,8 @@ class Workload(ABC):
 
     runtime: ClassVar[str]
     """The word before the colon: ``podman`` in ``podman:redis``."""
+    program: ClassVar[str] = "criu"
+    """What it is run by; ``PROGRAM --version`` says the version."""
     noun: ClassVar[str]
     """What messages call it."""
     listing: ClassVar[str]
@@ -71,6 +76,24 @@ class Workload(ABC):
         return f"{self.runtime}:{self.name}"
 
     # -- plan: look, and touch nothing
+
+    @classmethod
+    def check_node(cls) -> None:
+        """Refuse, by a FlowferryError, a node that cannot dump or restore such workloads."""
+        check_criu()
+
+    @classmethod
+    def ability(cls) -> dict[str, Any]:
+        """For node_info: the version, whether this node restores such workloads, or why not."""
+        if shutil.which(cls.program) is None:
+            reason = f"{cls.program} is not installed"
+            return {"version": None, "restores": False, "reason": reason}
+        version = run([cls.program, "--version"]).splitlines()[0]
+        try:
+            cls.check_node()
+        except FlowferryError as error:
+            return {"version": version, "restores": False, "reason": str(error)}
+        return {"version": version, "restores": True, "reason": ""}
 
     @abstractmethod
     def describe(self) -> About | None:

@@ -28,6 +28,7 @@ class PodmanContainer(Workload):
     """One container, by name."""
 
     runtime = "podman"
+    program = "podman"
     noun = "container"
     listing = "podman ps -a"
     removal = "podman rm {name}"
@@ -73,6 +74,17 @@ class PodmanContainer(Workload):
             "from a namespace of its own: --network ns:/run/netns/NAME, see flowferry.core.endpoint"
         )
 
+    @classmethod
+    def check_node(cls) -> None:
+        super().check_node()
+        name = run(["podman", "info", "--format", "{{.Host.OCIRuntime.Name}}"]).strip()
+        if Path(name).name != "runc":
+            raise FlowferryError(
+                "runtime_cannot_restore",
+                f"podman on this node uses {name}, which cannot restore containers here; set "
+                'runtime = "runc" in containers.conf',
+            )
+
     def check_source(self) -> About:
         about = self.require_running()
         if about["runtime"] != "runc":
@@ -92,21 +104,15 @@ class PodmanContainer(Workload):
         return about
 
     def check_destination(self, about: About, directory: Path) -> None:
-        check_criu()
+        self.check_node()
         if self.inspect() is not None:
             raise FlowferryError(
                 "name_taken",
                 f"there is another {self.title} on the destination; rename or remove it there: "
                 f"`podman rm {self.name}`",
             )
-        info = json.loads(run(["podman", "info", "--format", "json"]))
-        if Path(info["host"]["ociRuntime"]["name"]).name != "runc":
-            raise FlowferryError(
-                "runtime_cannot_restore",
-                f"podman on the destination uses {info['host']['ociRuntime']['name']}; set "
-                'runtime = "runc" in containers.conf',
-            )
-        check_space(about["memory_bytes"], directory, info["store"]["graphRoot"])
+        storage = run(["podman", "info", "--format", "{{.Store.GraphRoot}}"]).strip()
+        check_space(about["memory_bytes"], directory, storage)
         ids = run(["podman", "images", "--no-trunc", "--quiet"]).split()
         present = any(image.split(":")[-1] == about["image_id"] for image in ids)
         if not present:

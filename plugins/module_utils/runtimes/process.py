@@ -16,7 +16,7 @@ from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
 from ..commands import run
-from ..criu import check_criu, check_open_files, check_pipes, check_space, link
+from ..criu import check_open_files, check_pipes, check_space, link
 from ..errors import FlowferryError
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
@@ -59,6 +59,16 @@ class ProcessTree(Workload):
 
     # -- plan
 
+    @classmethod
+    def check_node(cls) -> None:
+        super().check_node()
+        if not (ROOT / "freezer" / "cgroup.procs").exists():
+            raise FlowferryError(
+                "no_freezer",
+                f"{ROOT}/freezer is not there; processes are frozen through the freezer of cgroup "
+                "version 1, which this node has to mount",
+            )
+
     def describe(self) -> About | None:
         tree = in_network(self.namespace)
         if not tree:
@@ -79,7 +89,7 @@ class ProcessTree(Workload):
         about = self.require_running()
         tree = in_network(self.namespace)
         self._check_tree(tree)
-        _check_node()
+        self.check_node()
         check_open_files(self.title, about["pids"])
         check_pipes(self.title, about["pids"])
         ids = {pid for process in tree for pid in (*process.threads(), process.group)}
@@ -123,7 +133,7 @@ class ProcessTree(Workload):
                 )
 
     def check_destination(self, about: About, directory: Path) -> None:
-        _check_node()
+        self.check_node()
         if in_network(self.namespace):
             raise FlowferryError(
                 "name_taken",
@@ -232,16 +242,6 @@ class ProcessTree(Workload):
         endpoints.remove(endpoint)
         self.freezer.end()
         self.moved_files.remove_files(about["id"])
-
-
-def _check_node() -> None:
-    check_criu()
-    if not (ROOT / "freezer" / "cgroup.procs").exists():
-        raise FlowferryError(
-            "no_freezer",
-            f"{ROOT}/freezer is not there; processes are frozen through the freezer of cgroup "
-            "version 1, which this node has to mount",
-        )
 
 
 def _complaints(log: Path) -> str:

@@ -21,6 +21,7 @@ from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .move import Move
+from .pods import with_cluster
 from .remote import RemoteHelper
 from .strategy import Strategy, addresses_of, for_plan, require_route
 
@@ -32,10 +33,11 @@ class Keeper:
         self.order = order
         self.playbook_is_gone = threading.Event()
         self.workload = open_workload(order["workload"])
-        self.helpers = {
+        remotes = {
             name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
             for name, node in order["nodes"].items()
         }
+        self.helpers = with_cluster(self.workload, remotes, order.get("kubeconfig", ""))
         switch = order["switch"]
         self.journal = Journal(switch["address"], self.workload.file_name)
         self.session = Session.open(
@@ -139,6 +141,7 @@ class Keeper:
         destination = self.order["destination"]
         about = self.helpers[source].call("check_source")
         self.helpers[destination].call("check_destination", about=about)
+        self._check_nodes(source, destination)
         self.session.require_pipeline(self.order["switch"]["p4info"])
         return {
             "workload": str(self.workload),
@@ -149,6 +152,13 @@ class Keeper:
             "source": {"name": source, **self.order["nodes"][source]},
             "destination": {"name": destination, **self.order["nodes"][destination]},
         }
+
+    def _check_nodes(self, source: str, destination: str) -> None:
+        """What one dumps the other has to be able to restore."""
+        for node in (source, destination):
+            self.helpers[node].call("check_kernel")
+        image = self.helpers[source].call("cpu_image")
+        self.helpers[destination].call("check_cpu", image=image)
 
     def _destination_endpoint(self, endpoint: dict[str, str]) -> dict[str, Any]:
         """Which endpoint the copy gets, and whether it is there already."""
