@@ -82,9 +82,9 @@ class Operations:
         found = find(namespace)
         return found.as_dict() if found else None
 
-    def new_endpoint(self, namespace: str, address: str) -> dict[str, Any]:
-        """The endpoint that would be made for an address."""
-        return endpoint_with(namespace, [address]).as_dict()
+    def new_endpoint(self, namespace: str, addresses: list[str]) -> dict[str, Any]:
+        """The endpoint that would be made for these addresses."""
+        return endpoint_with(namespace, addresses).as_dict()
 
     def prepare_destination(self, about: About, endpoint: dict[str, Any], rewrites: bool) -> None:
         """Make the network that the copy will wake up in."""

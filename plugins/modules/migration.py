@@ -48,9 +48,15 @@ options:
     default: keep
   destination_address:
     description:
-      - The address that the workload gets under O(strategy=rewrite). Not needed when the
+      - The address that the workload gets under O(strategy=rewrite), or an IPv4 and an IPv6 address
+        with a comma between them, if it has both. Not needed when the
         destination has the workload's namespace with an address already.
     type: str
+  kubeconfig:
+    description:
+      - File on the controller that says how to reach the cluster, for a workload that is a pod.
+    type: str
+    default: ""
   unavailable:
     description:
       - Why nodes of the inventory take no part, by name. They stop no migration between others;

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from ipaddress import ip_address
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -158,41 +159,34 @@ class Keeper:
         image = self.helpers[source].call("cpu_image")
         self.helpers[destination].call("check_cpu", image=image)
 
-    def _destination_endpoint(self, endpoint: dict[str, str]) -> dict[str, Any]:
+    def _destination_endpoint(self, endpoint: dict[str, Any]) -> dict[str, Any]:
         """Which endpoint the copy gets, and whether it is there already."""
-        wanted = self.order.get("destination_address")
+        wanted = _list_of(self.order.get("destination_address"))
+        old = addresses_of(endpoint)
         if self.order["strategy"] == "keep":
-            if wanted and wanted != endpoint["address"]:
-                raise FlowferryError(
-                    "address_mismatch",
-                    f"under address_strategy=keep the workload keeps {endpoint['address']}, so it "
-                    f"cannot have {wanted}; leave destination_address out, or use "
-                    "address_strategy=rewrite",
+            if wanted and wanted != old:
+                raise _address_mismatch(
+                    f"under address_strategy=keep the workload keeps {', '.join(old)}, so it "
+                    f"cannot have {', '.join(wanted)}; leave destination_address out, or use "
+                    "address_strategy=rewrite"
                 )
             return {"destination_endpoint": endpoint, "warm": False}
-        helper = self.helpers[self.order["destination"]]
-        found = helper.call("find_endpoint", namespace=endpoint["namespace"])
+        helper, namespace = self.helpers[self.order["destination"]], endpoint["namespace"]
+        found = helper.call("find_endpoint", namespace=namespace)
         if not wanted and found is None:
-            raise FlowferryError(
-                "address_mismatch",
+            raise _address_mismatch(
                 "address_strategy=rewrite needs the address that the workload gets: give "
-                "destination_address, or make the namespace "
-                f"{endpoint['namespace']} on the destination with flowferry.core.endpoint",
+                f"destination_address, or make the namespace {namespace} on the destination with "
+                "flowferry.core.endpoint"
             )
-        if found and wanted and wanted != found["address"]:
-            raise FlowferryError(
-                "address_mismatch",
-                f"the namespace {endpoint['namespace']} on the destination has the address "
-                f"{found['address']}, not {wanted}; leave destination_address out, or remove the "
-                "namespace there",
+        new = found or helper.call("new_endpoint", namespace=namespace, addresses=wanted)
+        if wanted and sorted(wanted) != sorted(addresses_of(new)):
+            raise _address_mismatch(
+                f"the namespace {namespace} on the destination has {', '.join(addresses_of(new))}, "
+                f"not {', '.join(wanted)}; leave destination_address out, or remove the namespace "
+                "there"
             )
-        new = found or helper.call("new_endpoint", namespace=endpoint["namespace"], address=wanted)
-        if new["address"] == endpoint["address"]:
-            raise FlowferryError(
-                "address_mismatch",
-                "address_strategy=rewrite needs another address than the source's "
-                f"{new['address']}; give another one, or use address_strategy=keep",
-            )
+        _check_pairs(old, addresses_of(new))
         return {"destination_endpoint": new, "warm": found is not None}
 
     def watch_playbook(self) -> None:
@@ -209,6 +203,25 @@ class Keeper:
         for helper in self.helpers.values():
             helper.goodbye()
         self.session.close()
+
+
+def _list_of(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _check_pairs(old: list[str], new: list[str]) -> None:
+    """Each address gets another one of its version."""
+    versions = [[ip_address(address).version for address in ends] for ends in (old, new)]
+    if versions[0] != versions[1] or set(old) & set(new):
+        raise _address_mismatch(
+            f"address_strategy=rewrite needs another address for each that the workload has "
+            f"({', '.join(old)}), of the same IP version; given: {', '.join(new)}. Give others as "
+            "destination_address (with a comma between two), or use address_strategy=keep"
+        )
+
+
+def _address_mismatch(message: str) -> FlowferryError:
+    return FlowferryError("address_mismatch", message)
 
 
 def report(event: dict[str, Any]) -> None:
