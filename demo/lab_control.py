@@ -122,6 +122,23 @@ class Lab:
         results = _results(completed.stdout)
         return Played(completed.returncode, completed.stdout, completed.stderr or "", results)
 
+    def module(self, host: str, name: str, /, *options: str, **arguments: Any) -> dict[str, Any]:
+        """The result of a module of this collection on a host; the caller looks at ``failed``."""
+        completed = subprocess.run(
+            [str(Path(sys.executable).parent / "ansible"), host, "-m", f"flowferry.core.{name}"]
+            + ["-a", json.dumps(arguments), *options],
+            cwd=ROOT,
+            env={**self._environment(), "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        results = _results(completed.stdout)
+        if not results:
+            raise LabError(f"{name} on {host}: {completed.stdout}\n{completed.stderr}")
+        return results[-1][2]
+
     def migrate(self, destination: str, *options: str, **more: Any) -> Played:
         """Move Redis (or ``workload=NAME``) to a node."""
         return self.playbook(
