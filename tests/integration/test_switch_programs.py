@@ -8,9 +8,9 @@ import zlib
 from typing import Any
 
 import pytest
+from flowferry_p4.switch.cells import Counts
 from flowferry_p4.switch.entries import (
     Call,
-    Counts,
     EntryExists,
     EntryMissing,
     FieldMatch,

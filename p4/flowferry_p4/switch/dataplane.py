@@ -8,9 +8,13 @@ from collections.abc import Mapping
 
 from . import libbpf
 from .bmv2_json import load
+from .cells import CounterMap, MeterMap, RegisterMap
 from .clang import compile_c
 from .compiler import DROP_REASONS, CompiledProgram, compile_program
-from .entries import CounterMap, TableStore
+from .entries import TableStore
+from .profiles import ProfileStore
+from .replication import ReplicationMap
+from .value_sets import ValueSetStore
 
 
 class Dataplane:
@@ -29,6 +33,21 @@ class Dataplane:
         self.counters = {
             c.name: CounterMap(self._object.map(c.map)) for c in compiled.counters.values()
         }
+        self.meters = {m.name: MeterMap(self._object.map(m.map)) for m in compiled.meters.values()}
+        self.registers = {
+            r.name: RegisterMap(self._object.map(r.map), r.width)
+            for r in compiled.registers.values()
+        }
+        self.profiles = {
+            p.name: ProfileStore(p, self._object, program.actions)
+            for p in compiled.profiles.values()
+        }
+        self.value_sets = {
+            name: ValueSetStore(layout, self._object)
+            for name, layout in compiled.value_sets.items()
+        }
+        self.multicast_groups = ReplicationMap(self._object.map("multicast_groups"))
+        self.clone_sessions = ReplicationMap(self._object.map("clone_sessions"))
 
     @classmethod
     def build(cls, device_config: bytes, cpu_port: int, framed: bool = False) -> Dataplane:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from . import libbpf
 from .bmv2_json import Action, Program, Table
+from .cells import CounterMap, Counts, MeterMap, Rates, TimeMap
 from .compiler import Kind, TableLayout
+from .compiler.layouts import meter_map
 from .compiler.names import mask
 from .compiler.slots import fill, slot_count
-
-COUNTER = struct.Struct("=QQ")
 
 
 class EntryError(Exception):
@@ -67,17 +69,14 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Counts:
-    packets: int = 0
-    bytes: int = 0
-
-
-@dataclass(frozen=True)
 class Note:
     """What an entry carries for its controller, and the data plane does not know."""
 
     metadata: bytes = b""
     controller_metadata: int = 0
+    idle_timeout_ns: int = 0
+    action_set: bytes = b""
+    """The serialised one-shot action set that the entry was given, to be read back as it is."""
 
 
 @dataclass(frozen=True)
@@ -103,29 +102,16 @@ def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]
     return result
 
 
-class CounterMap:
-    """A per-CPU array of packet and byte counts."""
-
-    def __init__(self, counters: libbpf.Map) -> None:
-        self._map = counters
-        self._size = COUNTER.size * libbpf.possible_cpus()
-
-    def read(self, index: int) -> Counts:
-        raw = self._map.lookup(struct.pack("=I", index), self._size)
-        pairs = list(COUNTER.iter_unpack(raw))
-        return Counts(sum(p for p, _ in pairs), sum(b for _, b in pairs))
-
-    def write(self, index: int, counts: Counts = Counts()) -> None:
-        """Set the total: the first CPU carries it, the others start at zero."""
-        value = COUNTER.pack(counts.packets, counts.bytes).ljust(self._size, b"\0")
-        self._map.update(struct.pack("=I", index), value)
-
-
 def encode_value(action: Action, call: Call, slot: int, slots: int) -> bytes:
     """The value of an entry whose table, or whose map, has room for ``slots`` arguments."""
     filled = fill(action, call.arguments)
     padded = filled + [0] * (slots - len(filled))
     return struct.pack(f"=II{slots}Q", call.action, slot, *padded)
+
+
+def encode_reference(call: Call, slot: int) -> bytes:
+    """The value of an indirect table's entry: MEMBER or GROUP, and its number."""
+    return struct.pack("=IIQ", call.action, slot, *call.arguments)
 
 
 def encode_key(layout: TableLayout, key: Key) -> bytes:
@@ -191,7 +177,15 @@ class TableStore:
             if layout.counted and not keyless
             else None
         )
-        self._scan = _Scan(layout, maps, program.actions) if layout.kind is Kind.SCAN else None
+        self.meters = (
+            MeterMap(maps.map(meter_map(layout.meter))) if layout.meter and not keyless else None
+        )
+        self.times = (
+            TimeMap(maps.map(f"seen_{layout.ident}")) if layout.timed and not keyless else None
+        )
+        self.references: Counter[Call] = Counter()
+        """How many entries call what: of an indirect table, a member or a group."""
+        self._scan = _Scan(layout, maps) if layout.kind is Kind.SCAN else None
         self.initial_default = (
             Call(table.default.action, table.default.data) if table.default else None
         )
@@ -215,22 +209,34 @@ class TableStore:
         if not self._free:
             raise TableFull(f"table {self.table.name} is full ({self.layout.size} entries)")
         entry = Entry(key, call, self._free.pop(), note)
-        if self.counters:
-            self.counters.write(entry.slot)
+        self._start(entry)
         try:
             self._put(entry)
         except OSError as error:
             self._free.append(entry.slot)
             raise TableFull(f"table {self.table.name} takes no more: {error.strerror}") from error
         self.entries[key] = entry
+        self.references[call] += 1
         return entry
+
+    def _start(self, entry: Entry) -> None:
+        """What belongs to the entry's place begins anew."""
+        if self.counters:
+            self.counters.write(entry.slot)
+        if self.meters:
+            self.meters.write(entry.slot, None)
+        if self.times:
+            self.times.write(entry.slot, time.monotonic_ns())
 
     def modify(self, key: Key, call: Call, note: Note = Note()) -> Entry:
         """Give an entry another action; its place and its counter stay."""
         self._refuse_constant()
-        entry = replace(self.find(key), call=call, note=note)
+        before = self.find(key)
+        entry = replace(before, call=call, note=note)
         self._put(entry)
         self.entries[key] = entry
+        self.references[before.call] -= 1
+        self.references[call] += 1
         return entry
 
     def delete(self, key: Key) -> Entry:
@@ -241,6 +247,7 @@ class TableStore:
         elif self._map:
             self._map.delete(encode_key(self.layout, key))
         del self.entries[key]
+        self.references[entry.call] -= 1
         self._free.append(entry.slot)
         return entry
 
@@ -271,16 +278,24 @@ class TableStore:
     def counts(self, entry: Entry) -> Counts:
         return self.counters.read(entry.slot) if self.counters else Counts()
 
+    def rates(self, entry: Entry) -> Rates | None:
+        return self.meters.read(entry.slot) if self.meters else None
+
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self.entries.values()))
 
     def _put(self, entry: Entry) -> None:
         if self._scan:
-            self._scan.put(entry)
+            self._scan.put(entry, self._value(entry))
         elif self._map:
-            action = self.program.actions[entry.call.action]
-            value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
+            value = self._value(entry)
             self._map.update(encode_key(self.layout, entry.key), value)
+
+    def _value(self, entry: Entry) -> bytes:
+        if self.layout.profile:
+            return encode_reference(entry.call, entry.slot)
+        action = self.program.actions[entry.call.action]
+        return encode_value(action, entry.call, entry.slot, self.layout.arguments)
 
     def _write_default(self) -> None:
         if self.default is None or (self.table.default and self.table.default.const):
@@ -300,11 +315,8 @@ class TableStore:
 class _Scan:
     """A linearly searched table: rules in order of priority, in two banks."""
 
-    def __init__(
-        self, layout: TableLayout, maps: libbpf.Object, actions: Mapping[int, Action]
-    ) -> None:
+    def __init__(self, layout: TableLayout, maps: libbpf.Object) -> None:
         self.layout = layout
-        self._actions = actions
         self._rules = maps.map(f"table_{layout.ident}")
         self._bank = maps.map(f"bank_of_{layout.ident}")
         self._rows: dict[Key, _Row] = {}
@@ -312,12 +324,10 @@ class _Scan:
         self._active = 0
         self._changed = False
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: Entry, value: bytes) -> None:
         known = self._rows.get(entry.key)
         self._arrivals += 1
         arrival = known.arrival if known else self._arrivals
-        action = self._actions[entry.call.action]
-        value = encode_value(action, entry.call, entry.slot, self.layout.arguments)
         data = encode_rule(self.layout, entry.key) + value
         self._rows[entry.key] = _Row(-entry.key.priority, arrival, data)
         self._changed = True

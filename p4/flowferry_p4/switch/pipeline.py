@@ -12,9 +12,13 @@ from google.protobuf import text_format
 
 from .dataplane import Dataplane
 from .entities import Handler, Undo
-from .entities.arrays import Counters
+from .entities.arrays import Counters, Meters, Registers
 from .entities.handler import failure_of
-from .entities.tables import DirectCounters, TableEntries, Tables
+from .entities.oneshot import OneShots
+from .entities.profiles import Groups, Members, Profiles
+from .entities.replication import Replication
+from .entities.tables import DirectCounters, DirectMeters, TableEntries, Tables
+from .entities.value_sets import ValueSets
 from .entries import EntryError
 from .errors import BadProgram
 from .rpc_errors import RpcFailure, invalid, unimplemented
@@ -42,10 +46,18 @@ class Pipeline:
             self.dataplane.close()
             raise
         tables = Tables(self.dataplane, self.schema)
+        profiles = Profiles(self.dataplane, self.schema)
         self._handlers: dict[str, Handler] = {
-            "table_entry": TableEntries(tables),
+            "action_profile_member": Members(profiles),
+            "action_profile_group": Groups(profiles),
+            "table_entry": TableEntries(tables, OneShots(self.dataplane, self.schema)),
             "direct_counter_entry": DirectCounters(tables),
+            "direct_meter_entry": DirectMeters(tables),
             "counter_entry": Counters(self.dataplane, self.schema),
+            "meter_entry": Meters(self.dataplane, self.schema),
+            "register_entry": Registers(self.dataplane, self.schema),
+            "packet_replication_engine_entry": Replication(self.dataplane),
+            "value_set_entry": ValueSets(self.dataplane, self.schema),
         }
 
     # writing

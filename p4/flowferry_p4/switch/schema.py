@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from finsy.proto import p4i, p4r
 
 from .bmv2_json import Program, Table
+from .cells import Counts
+from .compiler import GROUP, MEMBER
 from .compiler.names import mask
-from .entries import Call, Counts, Entry, FieldMatch, Key
+from .entries import Call, Entry, FieldMatch, Key
 from .errors import BadProgram
 from .rpc_errors import RpcFailure, invalid, not_found
 
@@ -75,6 +78,8 @@ class TableSchema:
             ref.id: self._action(ref, actions[ref.id], table) for ref in info.action_refs
         }
         self._by_number = {a.number: a for a in self.actions.values()}
+        self.indirect = bool(table.profile)
+        self.idle_timeout = table.timed
         self.prioritised = any(f.kind in (TERNARY, RANGE, OPTIONAL) for f in self.fields)
         self.direct_resources = tuple(info.direct_resource_ids)
         self.constant = info.is_const_table or bool(
@@ -108,7 +113,8 @@ class TableSchema:
         )
 
     # messages to entries
-    def key(self, message: p4r.TableEntry) -> Key:
+    def key(self, message: p4r.TableEntry, any_priority: bool = False) -> Key:
+        """The key of an entry; with `any_priority`, of a read, the priority may be left out."""
         given: dict[int, p4r.FieldMatch] = {}
         known = {f.id for f in self.fields}
         for part in message.match:
@@ -117,7 +123,8 @@ class TableSchema:
             if part.field_id in given:
                 raise invalid(f"match field {part.field_id} of {self.name} is given twice")
             given[part.field_id] = part
-        if self.prioritised and message.priority <= 0:
+        least = 0 if any_priority else 1
+        if self.prioritised and message.priority < least:
             raise invalid(f"entries of table {self.name} need a priority greater than zero")
         if not self.prioritised and message.priority:
             raise invalid(f"entries of table {self.name} have no priority")
@@ -181,22 +188,30 @@ class TableSchema:
         return FieldMatch(low, high)
 
     def call(self, message: p4r.TableAction, default: bool = False) -> Call:
-        if message.WhichOneof("type") != "action":
-            kind = message.WhichOneof("type") or "none"
+        """What an entry calls: an action, or of an indirect table a member or a group."""
+        kind = message.WhichOneof("type") or "none"
+        if self.indirect and not default:
+            if kind == "action_profile_member_id":
+                return Call(MEMBER, (message.action_profile_member_id,))
+            if kind == "action_profile_group_id":
+                return Call(GROUP, (message.action_profile_group_id,))
+            raise invalid(f"table {self.name} takes a member or a group, and {kind} is given")
+        if kind != "action":
             raise invalid(f"table {self.name} takes an action, and {kind} is given")
-        action = self.actions.get(message.action.action_id)
+        return self.action_call(message.action, default)
+
+    def action_call(self, message: p4r.Action, default: bool = False) -> Call:
+        action = self.actions.get(message.action_id)
         if action is None:
-            raise invalid(f"table {self.name} has no action {message.action.action_id}")
+            raise invalid(f"table {self.name} has no action {message.action_id}")
         if not (action.as_default if default else action.as_entry):
             role = "a default action" if default else "the action of an entry"
             raise RpcFailure(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"{action.name} cannot be {role} in table {self.name}",
             )
-        values = {p.param_id: p.value for p in message.action.params}
-        if set(values) != {p[0] for p in action.parameters} or len(values) != len(
-            message.action.params
-        ):
+        values = {p.param_id: p.value for p in message.params}
+        if set(values) != {p[0] for p in action.parameters} or len(values) != len(message.params):
             names = ", ".join(p[1] for p in action.parameters) or "none"
             raise invalid(f"action {action.name} takes each of these parameters once: {names}")
         arguments = tuple(
@@ -212,7 +227,12 @@ class TableSchema:
             part = self._match_message(field, match)
             if part is not None:
                 result.match.append(part)
-        self._put_action(result, entry.call)
+        if not self.indirect:
+            self._put_action(result, entry.call)
+        elif entry.call.action == MEMBER:
+            result.action.action_profile_member_id = entry.call.arguments[0]
+        else:
+            result.action.action_profile_group_id = entry.call.arguments[0]
         return result
 
     def default_message(self, call: Call | None) -> p4r.TableEntry:
@@ -222,10 +242,14 @@ class TableSchema:
         return result
 
     def _put_action(self, result: p4r.TableEntry, call: Call) -> None:
+        result.action.action.CopyFrom(self.action_message(call))
+
+    def action_message(self, call: Call) -> p4r.Action:
         action = self._by_number[call.action]
-        result.action.action.action_id = action.id
+        result = p4r.Action(action_id=action.id)
         for (number, _, _), value in zip(action.parameters, call.arguments, strict=True):
-            result.action.action.params.add(param_id=number, value=canonical(value))
+            result.params.add(param_id=number, value=canonical(value))
+        return result
 
     def _match_message(self, field: FieldSchema, match: FieldMatch) -> p4r.FieldMatch | None:
         part = p4r.FieldMatch(field_id=field.id)
@@ -290,10 +314,19 @@ class Schema:
                 raise BadProgram(f"the BMv2 JSON has no table {name}, which P4Info names")
             self.tables[info.preamble.id] = TableSchema(info, tables[name], actions)
         self.direct_counters = {c.preamble.id: c.direct_table_id for c in p4info.direct_counters}
-        self.counters = {c.preamble.id: c.preamble.name for c in p4info.counters}
-        for name in self.counters.values():
-            if name not in program.counters:
-                raise BadProgram(f"the BMv2 JSON has no counter {name}, which P4Info names")
+        self.direct_meters = {m.direct_table_id: m for m in p4info.direct_meters}
+        self.counters = {c.preamble.id: c for c in p4info.counters}
+        _check_names("counter", p4info.counters, program.counters)
+        self.meters = {m.preamble.id: m for m in p4info.meters}
+        _check_names("meter", p4info.meters, program.meters)
+        self.registers = {r.preamble.id: r for r in p4info.registers}
+        _check_names("register", p4info.registers, program.registers)
+        self.profiles = {p.preamble.id: p for p in p4info.action_profiles}
+        profiles = {**program.ingress.profiles, **program.egress.profiles}
+        _check_names("action profile", p4info.action_profiles, profiles)
+        self.value_sets = {v.preamble.id: v for v in p4info.value_sets}
+        _check_names("value set", p4info.value_sets, program.value_sets)
+        self.digests = {d.preamble.id: d for d in p4info.digests}
         self.packet_in = self._packet_header("packet_in", program)
         self.packet_out = self._packet_header("packet_out", program)
 
@@ -326,6 +359,15 @@ class Schema:
                     fields[ids[field]] = (field, width, at)
             return PacketHeader((total + 7) // 8, fields)
         return None
+
+
+def _check_names(what: str, declared: Iterable[Any], known: Iterable[str]) -> None:
+    """The program has to have whatever P4Info names."""
+    for info in declared:
+        if info.preamble.name not in known:
+            raise BadProgram(
+                f"the BMv2 JSON has no {what} {info.preamble.name}, which P4Info names"
+            )
 
 
 def counter_data(counts: Counts) -> p4r.CounterData:
