@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
                 "certificates": {"type": "dict", "required": True, "no_log": True},
                 "strategy": {"type": "str", "choices": ["keep", "rewrite"], "default": "keep"},
                 "destination_address": {"type": "str"},
+                "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
             }
         )

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from ..errors import FlowferryError
 from .base import Workload
+from .kubernetes import KubernetesPod
 from .podman import PodmanContainer
 from .process import ProcessTree
 
 # A plain list of imports, since Ansible ships to a node what it finds imported here.
 RUNTIMES: dict[str, type[Workload]] = {
-    kind.runtime: kind for kind in (PodmanContainer, ProcessTree)
+    kind.runtime: kind for kind in (PodmanContainer, ProcessTree, KubernetesPod)
 }
 DEFAULT = PodmanContainer.runtime
 

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods of Kubernetes, as far as they are a matter of the node: processes, cgroups, images.
+
+Where a pod is, and what it is to be, the API server knows; nodes hold no credentials for it, so the
+keeper asks (plugin_utils/migration/kubernetes.py) and tells the node in ``about``: ``uid`` of the
+source pod, ``copy_uid`` of the copy, ``containers``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import containerd
+from .. import endpoint as endpoints
+from ..cgroup import Freezer, memory_bytes
+from ..commands import run
+from ..criu import check_criu, check_space
+from ..errors import FlowferryError
+from ..oci.blobs import Blob, Image
+from ..oci.checkpoint import build_image
+from ..oci.server import ImageServer
+from .base import About, Workload
+
+CNI_STATE = Path("/var/lib/cni/flowferry")
+MOVED = "moved"
+KUBELET_ROOT = "/var/lib/kubelet"
+# A killed container is gone within this time (seconds), or something is wrong.
+PATIENCE = 20.0
+
+
+class KubernetesPod(Workload):
+    """One pod, by NAMESPACE/NAME."""
+
+    runtime = "pod"
+    noun = "pod"
+    listing = "kubectl get pods --all-namespaces"
+    removal = "kubectl delete pod {name}"
+    start = "kubectl apply -f MANIFEST"
+    name_pattern = r"[a-z0-9-]+/[a-z0-9.-]+"
+    operations = ("inspect", "serve_images", "asked", "restored", "settle")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._server: ImageServer | None = None
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.runtime}.{self.name.replace('/', '_')}"
+
+    # -- plan
+
+    def describe(self) -> None:
+        """Not known here: the keeper asks the API server."""
+        return
+
+    def check_source(self) -> About:
+        raise FlowferryError(
+            "kubernetes_not_configured",
+            f"{self.title} can be found only through the API server; say how to reach it: "
+            "-e migration_kubeconfig=FILE",
+        )
+
+    def inspect(self, uid: str) -> About:
+        """The pod's containers on this node by name, with what is needed to freeze them."""
+        containerd.require_containerd()
+        check_criu()
+        found: dict[str, Any] = {}
+        for container in containerd.containers_of(uid):
+            if container.is_sandbox or not container.pid:
+                continue
+            freezer = Freezer.of(container.pid)
+            if freezer is None:
+                raise FlowferryError(
+                    "no_freezer",
+                    f"container {container.name} of {self.title} is in the root cgroup, which "
+                    "cannot be frozen; let the kubelet make cgroups (cgroupDriver: cgroupfs)",
+                )
+            found[container.name] = {
+                "id": container.id,
+                "freezer": str(freezer.path),
+                "memory_bytes": memory_bytes(container.pid),
+            }
+        return found
+
+    def check_destination(self, about: About, directory: Path) -> None:
+        containerd.require_containerd()
+        check_criu()
+        check_space(about["memory_bytes"], directory, kubelet_root())
+
+    # -- prepare
+
+    def prepare_source(self, about: About) -> None:
+        self._remove_archives(about)
+
+    def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        """Have the images that the containers were made of, and serve the checkpoints to come."""
+        present = containerd.images()
+        for container in about["containers"].values():
+            if container["image_ref"] not in present:
+                containerd.pull(container["image_ref"])
+                present = containerd.images()
+        self._server = ImageServer()
+        for name, container in about["containers"].items():
+            self._server.promise(_checkpoint_of(name))
+            base = container["image_ref"]
+            manifest = containerd.read_content(present[base])
+            self._server.promise(_base_of(name)).keep(Image(manifest, []))
+            containerd.tag(base, self._base_reference(name, manifest))
+
+    def serve_images(self, about: About) -> dict[str, str]:
+        """The image that each container of the copy is to be made of."""
+        return {
+            name: f"{self._images.address}/{_checkpoint_of(name)}:restore"
+            for name in about["containers"]
+        }
+
+    def asked(self, about: About) -> bool:
+        """Whether the runtime waits for the image of every container: the copy is warm."""
+        promises = [self._images.promise(_checkpoint_of(name)) for name in about["containers"]]
+        return all(promise.asked.wait(0.2) for promise in promises)
+
+    @property
+    def _images(self) -> ImageServer:
+        if self._server is None:
+            raise FlowferryError("helper_lost", "this helper has not prepared the destination")
+        return self._server
+
+    def _base_reference(self, name: str, manifest: bytes) -> str:
+        return f"{self._images.address}/{_base_of(name)}@{Blob.of(manifest).digest}"
+
+    # -- source
+
+    def freeze(self, about: About) -> None:
+        for container in about["containers"].values():
+            Freezer(container["freezer"]).freeze()
+
+    def checkpoint(self, about: About, directory: Path) -> None:
+        """The kubelet has written the archives; they are sent from where they are."""
+        for name, archive in about["archives"].items():
+            (directory / f"{name}.tar").symlink_to(archive)
+
+    def resume(self, about: About) -> None:
+        for container in about["containers"].values():
+            Freezer(container["freezer"]).thaw()
+        self._remove_archives(about)
+
+    # -- destination
+
+    def restore(self, about: About, directory: Path) -> None:
+        """Give the waiting runtime its images; restored() tells when the containers run."""
+        for name in about["containers"]:
+            base = self._images.promise(_base_of(name)).kept()
+            assert base is not None
+            reference = self._base_reference(name, base.manifest)
+            image = build_image(directory / f"{name}.tar", name, reference)
+            self._images.promise(_checkpoint_of(name)).keep(image)
+
+    def restored(self, about: About) -> bool:
+        """Whether every container of the copy runs; waits a little for it."""
+        deadline = time.monotonic() + 0.25
+        while True:
+            found = containerd.containers_of(about["copy_uid"])
+            running = {one.name for one in found if one.pid and not one.is_sandbox and _lives(one)}
+            if running >= set(about["containers"]):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+
+    def settle(self, about: About) -> None:
+        """After the commit: a container that is started again must not come back as it was.
+
+        The kubelet starts it from the image that the pod names, which is the checkpoint. From now
+        on that name means the image that the container was made of at first.
+        """
+        names = containerd.images()
+        gone = [name for name in names if "/flowferry-base/" in name]
+        for name, container in about["containers"].items():
+            reference = about["images"][name]
+            if names.get(reference) not in (None, names.get(container["image_ref"])):
+                gone += [
+                    i
+                    for i, digest in names.items()
+                    if digest == names[reference] and i != reference
+                ]
+                containerd.tag(container["image_ref"], reference)
+        containerd.remove_images(gone)
+
+    # -- either
+
+    def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        """End what the pod ``about["remove_uid"]`` has on this node; the cable goes first.
+
+        The pod itself the keeper has deleted already, so that the kubelet starts nothing again.
+        """
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        uid = about["remove_uid"]
+        cut_cable(endpoint.address)
+        if uid == about["uid"]:
+            _keep_reserved(endpoint.address)
+        self._remove_archives(about)
+        deadline = time.monotonic() + PATIENCE
+        while pids := self._end_containers(uid):
+            if time.monotonic() > deadline:
+                raise FlowferryError(
+                    "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
+                )
+            time.sleep(0.01)
+
+    def _end_containers(self, uid: str) -> set[int]:
+        """Kill what there is; the processes that were still there."""
+        found: set[int] = set()
+        for container in containerd.containers_of(uid):
+            freezer = Freezer.of(container.pid) if container.pid else None
+            if freezer is not None and not container.is_sandbox:
+                found.update(freezer.pids())
+                freezer.kill()
+        return found
+
+    def _remove_archives(self, about: About) -> None:
+        """The kubelet never removes a checkpoint, and a second one within a second is mixed in."""
+        namespace, name = about["namespace"], about["pod"]
+        directory = Path(kubelet_root()) / "checkpoints"
+        for archive in directory.glob(f"checkpoint-{name}_{namespace}-*.tar"):
+            archive.unlink()
+
+
+def _checkpoint_of(container: str) -> str:
+    return f"flowferry-checkpoint/{container}"
+
+
+def _base_of(container: str) -> str:
+    return f"flowferry-base/{container}"
+
+
+def _lives(container: containerd.Container) -> bool:
+    return Path(f"/proc/{container.pid}").exists()
+
+
+def kubelet_root() -> str:
+    """The directory of this node's kubelet, from its command line."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if Path(words[0]).name == "kubelet":
+            roots = [word.partition("=")[2] for word in words if word.startswith("--root-dir=")]
+            return roots[-1] if roots else KUBELET_ROOT
+    return KUBELET_ROOT
+
+
+def cut_cable(address: str) -> None:
+    """Take away the interface that the address is behind, if it is on this node."""
+    for route in json.loads(run(["ip", "-j", "route", "show", f"{address}/32"]) or "[]"):
+        if route.get("dev", "").startswith("veth"):
+            run(["ip", "link", "delete", route["dev"]])
+
+
+def _keep_reserved(address: str) -> None:
+    """The address is in use elsewhere now: this node must not give it to another pod."""
+    reservation = CNI_STATE / address
+    if reservation.exists():
+        reservation.write_text(MOVED)

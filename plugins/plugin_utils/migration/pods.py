@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods: what the keeper asks of the cluster, woven into what it asks of the nodes.
+
+To the protocol a PodHelper is a helper like any other. Some of its operations begin or end with the
+API server or a kubelet; the rest goes to the helper on the node.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
+    KubernetesPod,
+)
+
+from .cluster import Cluster, Pod
+from .remote import NodeHelper
+
+WORKLOAD_LABEL = "flowferry.io/workload"
+ADDRESS_ANNOTATION = "flowferry.io/address"
+IMAGES_ANNOTATION = "flowferry.io/images"
+# The runtime has made the sandbox and asks for the image within this time (seconds) ...
+WARM_LIMIT = 40.0
+# ... and the containers run so long after the image is there.
+RESTORE_LIMIT = 60.0
+# What a volume has that both nodes see alike, or that is made anew from the API.
+PORTABLE_VOLUMES = {"configMap", "downwardAPI", "projected", "secret"}
+# A container that waits for one of these reasons will not start by itself.
+FATAL = {
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImageInspectError",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RunContainerError",
+    "CrashLoopBackOff",
+}
+
+
+def with_cluster(
+    workload: Workload, helpers: Mapping[str, NodeHelper], kubeconfig: str
+) -> dict[str, NodeHelper]:
+    """For a pod, helpers that know the cluster, one session for all; else those that are given."""
+    if not isinstance(workload, KubernetesPod):
+        return dict(helpers)
+    if not kubeconfig:
+        raise FlowferryError(
+            "kubernetes_not_configured",
+            "a pod is moved through the API server; say how to reach it: "
+            "-e migration_kubeconfig=FILE",
+        )
+    cluster = Cluster(kubeconfig)
+    return {
+        node: PodHelper(helper, cluster, workload.name, helpers) for node, helper in helpers.items()
+    }
+
+
+class PodHelper:
+    """The helper of one node, for a workload that is a pod."""
+
+    def __init__(
+        self, remote: NodeHelper, cluster: Cluster, name: str, remotes: Mapping[str, NodeHelper]
+    ) -> None:
+        self.remote = remote
+        self.cluster = cluster
+        self.node = remote.node
+        self.namespace, _, self.name = name.partition("/")
+        # What concerns both ends is asked of either.
+        self._remotes = remotes
+        self._woven: dict[str, Callable[..., Any]] = {
+            "describe": self._describe,
+            "check_source": self._check_source,
+            "check_destination": self._check_destination,
+            "prepare_source": self._prepare_source,
+            "prepare_destination": self._prepare_destination,
+            "checkpoint": self._checkpoint,
+            "restore": self._restore,
+            "remove": self._remove,
+            "discard": self._discard,
+        }
+
+    def call(self, operation: str, **arguments: Any) -> Any:
+        """The result of an operation; errors are FlowferryErrors."""
+        woven = self._woven.get(operation)
+        if woven is not None:
+            return woven(**arguments)
+        return self.remote.call(operation, **arguments)
+
+    def goodbye(self) -> None:
+        self.remote.goodbye()
+
+    # -- plan
+
+    def _find(self) -> Pod | None:
+        """The pod by its name, or by the name that it had before it was moved."""
+        found = self.cluster.get_pod(self.namespace, self.name)
+        if found is not None:
+            return found
+        moved = self.cluster.list_pods(self.namespace, f"{WORKLOAD_LABEL}={self.name}")
+        if len(moved) > 1:
+            names = ", ".join(sorted(pod["metadata"]["name"] for pod in moved))
+            raise FlowferryError(
+                "ambiguous_workload",
+                f"{self.namespace}/{self.name} was moved, and several pods have its label "
+                f"{WORKLOAD_LABEL}: {names}; name the one that is meant",
+            )
+        return moved[0] if moved else None
+
+    def _describe(self) -> dict[str, Any] | None:
+        pod = self._find()
+        if pod is None or pod["spec"].get("nodeName") != self.node:
+            return None
+        return {"id": pod["metadata"]["uid"], "status": pod["status"].get("phase", "").lower()}
+
+    def _check_source(self) -> dict[str, Any]:
+        pod = self._find()
+        if pod is None:
+            raise FlowferryError(
+                "unknown_workload", f"there is no pod {self.namespace}/{self.name} any more"
+            )
+        check_movable(pod)
+        uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+        found = self.remote.call("inspect", uid=uid)
+        containers = _containers(pod, found)
+        self.cluster.connect_kubelet(self.cluster.node(self.node))
+        return {
+            "id": uid,
+            "uid": uid,
+            "status": "running",
+            "namespace": self.namespace,
+            "pod": name,
+            "copy": self._free_name(pod),
+            "manifest": pod,
+            "containers": containers,
+            "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
+            # There is no namespace by name that would have to be made: the runtime makes it.
+            "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
+        }
+
+    def _free_name(self, pod: Pod) -> str:
+        """The copy's name: two pods are there for a while. It alternates between two."""
+        taken = pod["metadata"]["name"]
+        candidates = (self.name, f"{self.name}-moved")
+        for name in candidates:
+            if name != taken and self.cluster.get_pod(self.namespace, name) is None:
+                return name
+        raise FlowferryError(
+            "name_taken",
+            f"the copy of {self.namespace}/{taken} needs a name of its own for a while, and "
+            f"{' and '.join(candidates)} are taken; rename or delete the pod that is not meant",
+        )
+
+    def _check_destination(self, about: dict[str, Any]) -> None:
+        node = self.cluster.node(self.node)
+        ready = [c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"]
+        if ready != ["True"] or node["spec"].get("unschedulable"):
+            raise FlowferryError(
+                "node_not_ready",
+                f"node {self.node} is not ready for pods; `kubectl describe node {self.node}` says "
+                "why",
+            )
+        self.remote.call("check_destination", about=about)
+
+    # -- prepare
+
+    def _prepare_source(self, about: dict[str, Any], host: str, port: int) -> None:
+        self.remote.call("prepare_source", about=about, host=host, port=port)
+
+    def _prepare_destination(
+        self, about: dict[str, Any], endpoint: dict[str, str], **others: Any
+    ) -> None:
+        """The copy is made now and waits for its image, so that its sandbox is warm."""
+        self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
+        about["images"] = self.remote.call("serve_images", about=about)
+        created = self.cluster.create_pod(copy_of(about, self.node, endpoint["address"]))
+        about["copy_node"] = self.node
+        about["copy_uid"] = created["metadata"]["uid"]
+        self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
+
+    def _wait(
+        self, about: dict[str, Any], operation: str, limit: float, code: str, failed: str
+    ) -> None:
+        """Until the node says so; the API server knows sooner when it will never happen."""
+        deadline = time.monotonic() + limit
+        while not self.remote.call(operation, about=about):
+            reason = self._why_not(about)
+            if reason or time.monotonic() > deadline:
+                reason = reason or f"not within {limit:g} s"
+                raise FlowferryError(
+                    code,
+                    f"{self.node} {failed} {about['namespace']}/{about['copy']}: {reason}. "
+                    "The kubelet's and containerd's logs there say more",
+                )
+
+    def _why_not(self, about: dict[str, Any]) -> str:
+        pod = self.cluster.get_pod(about["namespace"], about["copy"])
+        if pod is None or pod["metadata"]["uid"] != about["copy_uid"]:
+            return "the copy was deleted"
+        if pod["status"].get("phase") == "Failed":
+            return str(pod["status"].get("message") or "the copy failed")
+        for status in pod["status"].get("containerStatuses", []):
+            waiting = status.get("state", {}).get("waiting", {})
+            ended = status.get("lastState", {}).get("terminated", {})
+            if waiting.get("reason") in FATAL or ended:
+                said = waiting.get("message") or ended.get("message") or ended.get("reason", "")
+                return f"{waiting.get('reason', 'ended')}: {said}"
+        return ""
+
+    # -- the critical section
+
+    def _checkpoint(self, about: dict[str, Any]) -> None:
+        archives = {
+            name: self.cluster.checkpoint(self.node, about["namespace"], about["pod"], name)
+            for name in about["containers"]
+        }
+        self.remote.call("checkpoint", about={**about, "archives": archives})
+
+    def _restore(self, about: dict[str, Any]) -> None:
+        self.remote.call("restore", about=about)
+        self._wait(
+            about, "restored", RESTORE_LIMIT, code="restore_failed", failed="did not restore"
+        )
+
+    # -- the end
+
+    def _remove(self, about: dict[str, Any], endpoint: dict[str, str]) -> None:
+        """The source is not needed any more: the copy takes over its place in the cluster."""
+        self._remotes[about["copy_node"]].call("settle", about=about)
+        labels = {**about["manifest"]["metadata"].get("labels", {}), WORKLOAD_LABEL: self.name}
+        self.cluster.patch_pod(about["namespace"], about["copy"], {"metadata": {"labels": labels}})
+        self.cluster.delete_pod(about["namespace"], about["pod"], about["uid"])
+        end = {**about, "remove_uid": about["uid"]}
+        self.remote.call("remove", about=end, endpoint=endpoint)
+
+    def _discard(self, about: dict[str, Any], endpoint: dict[str, str], **others: Any) -> None:
+        """The copy is given up."""
+        found = self.cluster.get_pod(about["namespace"], about["copy"])
+        uid = about.get("copy_uid") or (found["metadata"]["uid"] if found else "")
+        if uid:
+            self.cluster.delete_pod(about["namespace"], about["copy"], uid)
+        end = {**about, "remove_uid": uid}
+        self.remote.call("discard", about=end, endpoint=endpoint, **others)
+
+
+def check_movable(pod: Pod) -> None:
+    """Refuse what would not be the same pod at the destination, or could not be dumped."""
+    title = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    spec, status = pod["spec"], pod["status"]
+    running = [one for one in status.get("containerStatuses", []) if "running" in one["state"]]
+    if status.get("phase") != "Running" or len(running) < len(spec["containers"]):
+        raise FlowferryError(
+            "not_running",
+            f"{title} is {status.get('phase')} with {len(running)} of {len(spec['containers'])} "
+            "containers running; only a running pod can be moved",
+        )
+    if pod["metadata"].get("deletionTimestamp"):
+        raise FlowferryError("not_running", f"{title} is being deleted")
+    shared = [key for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
+    if spec.get("shareProcessNamespace"):
+        shared.append("shareProcessNamespace")
+    if shared:
+        raise FlowferryError(
+            "shared_namespaces",
+            f"{title} has {', '.join(shared)}: its processes are not apart from others, so that "
+            "they cannot be moved",
+        )
+    volumes = [one["name"] for one in spec.get("volumes", []) if not PORTABLE_VOLUMES & set(one)]
+    if volumes:
+        raise FlowferryError(
+            "has_mounts",
+            f"{title} has volumes whose content would stay behind: {', '.join(volumes)}. Only "
+            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination",
+        )
+    _check_containers(title, pod)
+
+
+def _check_containers(title: str, pod: Pod) -> None:
+    spec = pod["spec"]
+    sidecars = [c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy")]
+    terminals = [c["name"] for c in spec["containers"] if c.get("tty") or c.get("stdin")]
+    owners = [o["kind"] for o in pod["metadata"].get("ownerReferences", []) if o.get("controller")]
+    refused = {
+        "sidecars": ("init containers that go on running (sidecars)", sidecars),
+        "terminals": ("containers with a terminal or standard input", terminals),
+        "owned": ("a controller that would replace it at once", owners),
+    }
+    for what, names in refused.values():
+        if names:
+            raise FlowferryError(
+                "pod_cannot_move", f"{title} has {what}: {', '.join(names)}; it is not moved"
+            )
+
+
+def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
+    """What is known of each container, from the API and from the node."""
+    containers = {}
+    for status in pod["status"]["containerStatuses"]:
+        name, reference = status["name"], status["imageID"]
+        if name not in found:
+            raise FlowferryError(
+                "not_running",
+                f"container {name} of {pod['metadata']['name']} is unknown to its node's runtime",
+            )
+        if "@sha256:" not in reference:
+            raise FlowferryError(
+                "no_image",
+                f"the image of container {name} has no digest in a registry ({reference}); a "
+                "restore needs one: let the kubelet pull it from a registry",
+            )
+        containers[name] = {
+            **found[name],
+            "image": next(c["image"] for c in pod["spec"]["containers"] if c["name"] == name),
+            "image_ref": reference,
+        }
+    return containers
+
+
+def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
+    """The manifest of the copy: the source's, on the other node, made from checkpoints."""
+    source = about["manifest"]
+    spec = copy.deepcopy(source["spec"])
+    spec["nodeName"] = node
+    # The container's own name for its host is part of what was dumped.
+    spec.setdefault("hostname", source["metadata"]["name"])
+    for gone in ("initContainers", "ephemeralContainers", "nodeSelector", "affinity"):
+        spec.pop(gone, None)
+    for container in spec["containers"]:
+        container["image"] = about["images"][container["name"]]
+        container["imagePullPolicy"] = "IfNotPresent"
+    original = {name: one["image"] for name, one in about["containers"].items()}
+    kept = json.loads(source["metadata"].get("annotations", {}).get(IMAGES_ANNOTATION, "{}"))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": about["copy"],
+            "namespace": about["namespace"],
+            "labels": {
+                key: value
+                for key, value in source["metadata"].get("labels", {}).items()
+                if key != WORKLOAD_LABEL
+            },
+            "annotations": {
+                **source["metadata"].get("annotations", {}),
+                ADDRESS_ANNOTATION: address,
+                IMAGES_ANNOTATION: json.dumps(kept or original, sort_keys=True),
+            },
+        },
+        "spec": spec,
+    }
