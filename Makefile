@@ -37,6 +37,10 @@ install: packages $(VENV)/.ready
 demo: lab ## a live Redis moves between two nodes and its clients stay connected
 	python3 -m demo.run
 
+.PHONY: bench
+bench: lab ## measure moves, and the same by hand: writes docs/results.md (up to 10 minutes)
+	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_command": "make bench"}'
+
 .PHONY: test
 test: lint lab-root unit integration system ## everything: lint, unit, integration and system tests
 

@@ -22,7 +22,7 @@ from flowferry_p4.client import Session
 ROOT = Path(__file__).resolve().parents[1]
 NODES = {"node1": 1, "node2": 2}
 """Each node's port at the switch."""
-_HOST_NUMBERS = {"switch": 2, "client": 3, "node1": 11, "node2": 12}
+HOST_NUMBERS = {"switch": 2, "client": 3, "node1": 11, "node2": 12}
 
 
 class LabError(AssertionError):
@@ -75,7 +75,8 @@ class Lab:
         self.number = number
         self.state = state
         """XDG_STATE_HOME of the playbooks: where journals are; the user's own if None."""
-        self.address = f"198.19.{number}.100"
+        self.data_network = f"198.19.{number}"
+        self.address = f"{self.data_network}.100"
         """The endpoint of Redis."""
         self.switch_address = f"198.18.{number}.2:9559"
         self._directory = Path(f"/run/flowferry/lab{number}")
@@ -169,31 +170,46 @@ class Lab:
 
     # -- hosts
 
-    def ssh(self, host: str, command: str) -> list[str]:
-        """The command line that runs ``command`` (for a shell) on a host of the lab."""
+    def ssh(self, host: str, command: str, *, log_in: bool = False) -> list[str]:
+        """The command line that runs ``command`` (for a shell) on a host of the lab.
+
+        It shares one connection with others, unless it is to ``log_in`` anew.
+        """
+        return ["ssh", *self._ssh_options(log_in), self._login(host), command]
+
+    def _ssh_options(self, log_in: bool) -> list[str]:
         options = [
-            "ControlMaster=auto",
-            "ControlPersist=300s",
-            f"ControlPath={self._directory}/ssh/%C",
             f"UserKnownHostsFile={self._directory}/known_hosts",
             "GlobalKnownHostsFile=/dev/null",
             "StrictHostKeyChecking=yes",
             "PasswordAuthentication=no",
             "LogLevel=ERROR",
         ]
-        login = f"root@198.18.{self.number}.{_HOST_NUMBERS[host]}"
+        if not log_in:
+            options += ["ControlMaster=auto", "ControlPersist=300s"]
+            options += [f"ControlPath={self._directory}/ssh/%C"]
         key = str(self._directory / "keys" / "controller")
-        flags = [part for option in options for part in ("-o", option)]
-        return ["ssh", "-F", "none", "-i", key, *flags, login, command]
+        return ["-F", "none", "-i", key, *(part for option in options for part in ("-o", option))]
 
-    def run(self, host: str, command: str, *, check: bool = True) -> str:
+    def _login(self, host: str) -> str:
+        return f"root@198.18.{self.number}.{HOST_NUMBERS[host]}"
+
+    def copy(self, source: str, destination: str, path: str) -> None:
+        """scp a file from one host to the same path on another one."""
+        ends = [f"{self._login(host)}:{path}" for host in (source, destination)]
+        command = ["scp", "-q", "-3", *self._ssh_options(log_in=True), *ends]
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        if completed.returncode != 0:
+            raise LabError(f"scp from {source} to {destination} failed: {completed.stderr}")
+
+    def run(self, host: str, command: str, *, check: bool = True, log_in: bool = False) -> str:
         """Standard output of ``command`` on a host; a LabError if it fails."""
         completed = subprocess.run(
-            self.ssh(host, command),
+            self.ssh(host, command, log_in=log_in),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         if check and completed.returncode != 0:
             raise LabError(f"{host}: `{command}` failed: {completed.stdout}\n{completed.stderr}")

@@ -10,22 +10,22 @@ from typing import Any
 
 from .lab_control import Lab, LabError
 
-_PROGRAM = Path(__file__).with_name("traffic_client.py")
 
+class RemoteClient:
+    """A program that answers each line on its standard input with one line of JSON."""
 
-class TrafficClient:
-    """One connection and what it sees; traffic_client.py says which kinds there are."""
+    def __init__(self, lab: Lab, program: Path, *arguments: str) -> None:
+        command = shlex.join(["python3", "-c", program.read_text(), *arguments])
+        self.process = lab.popen("client", f"exec {command}")
 
-    def __init__(self, lab: Lab, kind: str, key: str) -> None:
-        script = shlex.quote(_PROGRAM.read_text())
-        command = f"exec python3 -c {script} {kind} {lab.address} 6379 {key}"
-        self.process = lab.popen("client", command)
-
-    def seen(self) -> dict[str, Any]:
+    def seen(self, question: str = "") -> dict[str, Any]:
         """What it saw since the last time it was asked."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{question}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # what it printed says why
         line = self.process.stdout.readline()
         if not line.startswith("{"):
             raise LabError(f"a traffic client ended: {line}{self.process.stdout.read()}")
@@ -34,6 +34,15 @@ class TrafficClient:
 
     def end(self) -> dict[str, Any]:
         """Its standard input ends, and it with it; returns what it saw last, if it still ran."""
-        output, _ = self.process.communicate("", timeout=20)
+        output, _ = self.process.communicate("", timeout=60)
         last: dict[str, Any] = json.loads(output) if output.startswith("{") else {}
         return last
+
+
+class TrafficClient(RemoteClient):
+    """One connection to Redis and what it sees; traffic_client.py says which kinds there are."""
+
+    _PROGRAM = Path(__file__).with_name("traffic_client.py")
+
+    def __init__(self, lab: Lab, kind: str, key: str, *options: str, address: str = "") -> None:
+        super().__init__(lab, self._PROGRAM, kind, address or lab.address, "6379", key, *options)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test bed: a Redis of the benchmark's own in the running lab, with clients and memory."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flowferry_p4.client import P4Error
+
+from demo.lab_control import HOST_NUMBERS, NODES, Lab, LabError
+from demo.traffic import RemoteClient, TrafficClient
+
+from . import switch
+from .methods import NAME, NAMESPACE, Runtime, endpoint
+
+_CROWD = Path(__file__).with_name("crowd_client.py")
+_FILL = Path(__file__).with_name("fill_client.py")
+
+
+class Bed:
+    """Redis of one runtime, at an address beside the demo's."""
+
+    def __init__(self, lab: Lab, runtime: Runtime) -> None:
+        self.lab = lab
+        self.runtime = runtime
+
+    def location(self) -> str:
+        """The one node where it runs."""
+        found = [node for node in NODES if self.lab.run(node, self.runtime.listing)]
+        if len(found) != 1:
+            raise LabError(f"{NAME} should run on one node, it runs on {found or 'none'}")
+        return found[0]
+
+    def start(self) -> None:
+        """Afresh, on node1."""
+        self.remove()
+        facts = {"demo_name": NAME, "demo_address": self.lab.address}
+        facts["demo_runtime"] = self.runtime.name
+        self.lab.playbook("demo_workload.yml", **facts).must_succeed()
+
+    def remove(self) -> None:
+        """From wherever it is, with its address."""
+        for node in NODES:
+            self.lab.run(node, self.runtime.removal)
+            if self.lab.run(node, f"ls -d /run/netns/{NAMESPACE}", check=False):
+                endpoint(self.lab, node, "absent")
+        switch.forget(self.lab)
+
+    def fill(self, megabytes: int) -> None:
+        """Incompressible values, and nothing else."""
+        self.lab.redis("FLUSHALL")
+        arguments = [self.lab.address, "6379", str(megabytes)]
+        self.lab.run("client", shlex.join(["python3", "-c", _FILL.read_text(), *arguments]))
+
+    @contextmanager
+    def load(self) -> Iterator[TrafficClient]:
+        """A pipelined writer, and the client whose silence is the downtime."""
+        writer = TrafficClient(self.lab, "writer", "written", "reconnect")
+        pingpong = TrafficClient(self.lab, "pingpong", "counted", "reconnect")
+        try:
+            writer.seen()
+            pingpong.seen()
+            yield pingpong
+        finally:
+            writer.end()
+            pingpong.end()
+
+    @contextmanager
+    def crowd(self, count: int) -> Iterator[RemoteClient]:
+        """So many connections, each with a counter of its own."""
+        allowed = self.lab.redis("CONFIG", "SET", "maxclients", str(count + 100))
+        if allowed != "+OK":
+            raise LabError(f"Redis does not take {count} connections: {allowed}")
+        arguments = [str(count), self.lab.address, "6379"]
+        crowd = RemoteClient(self.lab, _CROWD, *arguments)
+        try:
+            crowd.seen()
+            yield crowd
+        finally:
+            crowd.end()
+
+
+def open_lab() -> Lab:
+    """The chosen lab, which has to run; its Redis is the benchmark's."""
+    lab = Lab.chosen()
+    remedy = f"start it with `FLOWFERRY_LAB_ID={lab.number} make lab`"
+    for host in HOST_NUMBERS:
+        try:
+            lab.run(host, "true")
+        except LabError as error:
+            raise LabError(
+                f"lab {lab.number}: {host} does not answer; {remedy}\n{error}"
+            ) from error
+    try:
+        with lab.session() as session:
+            session.read("route")
+    except P4Error as error:
+        raise LabError(f"lab {lab.number}: {error}; {remedy}") from error
+    lab.address = f"{lab.data_network}.101"
+    return lab

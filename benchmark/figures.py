@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that records come to."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .records import Record, Results
+
+MOVER_NAMES = {"flowferry": "Flowferry", "by hand": "by hand"}
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Linear between the two nearest ranks, as numpy does it."""
+    if not values:
+        raise ValueError("no values, no percentile")
+    ranked = sorted(values)
+    rank = (len(ranked) - 1) * percent / 100
+    below, above = math.floor(rank), math.ceil(rank)
+    return ranked[below] + (ranked[above] - ranked[below]) * (rank - below)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a figure is spread over the moves of a kind."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    worst: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of at least one value."""
+        p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+        return cls(len(values), p50, p95, p99, max(values))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What moved how."""
+
+    mover: str
+    runtime: str
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{MOVER_NAMES[self.mover]}, {self.runtime}"
+
+
+def kinds(results: Results, series: str) -> list[Kind]:
+    """Those of a series, in the order in which they were measured."""
+    found = [Kind(move["mover"], move["runtime"]) for move in results.of(series)]
+    return list(dict.fromkeys(found))
+
+
+def moves(results: Results, series: str, kind: Kind) -> list[Record]:
+    """The moves of one kind."""
+    return results.of(series, mover=kind.mover, runtime=kind.runtime)
+
+
+def downtimes(records: Sequence[Record]) -> list[float]:
+    """Milliseconds."""
+    return [move["downtime_ms"] for move in records]
+
+
+def phases(records: Sequence[Record]) -> dict[str, float]:
+    """The median of each phase, in their order, in milliseconds."""
+    times: dict[str, list[float]] = {}
+    for move in records:
+        for phase in move["phases"]:
+            times.setdefault(phase["name"], []).append(phase["ms"])
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def held(medians: dict[str, float]) -> dict[str, float]:
+    """The phases in which the endpoint is held; by hand that is all of them."""
+    names = list(medians)
+    if "hold" not in names or "release" not in names:
+        return medians
+    return {name: medians[name] for name in names[names.index("hold") : names.index("release") + 1]}
+
+
+def dominant(medians: dict[str, float]) -> tuple[str, float]:
+    """The longest phase of the downtime, and its share of it."""
+    longest = held(medians)
+    name = max(longest, key=lambda one: longest[one])
+    return name, longest[name] / sum(longest.values())
+
+
+def ratio(results: Results, kind: Kind) -> float | None:
+    """How many times longer clients wait when it is done by hand, by the medians of one run."""
+    reference = results.of("moves", mover="by hand")
+    own = moves(results, "moves", kind)
+    if not reference or not own:
+        return None
+    return percentile(downtimes(reference), 50) / percentile(downtimes(own), 50)
+
+
+def by_value(records: Sequence[Record], name: str) -> dict[int, list[float]]:
+    """Downtimes for each value that was varied, in ascending order."""
+    grouped: dict[int, list[float]] = {}
+    for move in records:
+        grouped.setdefault(move[name], []).append(move["downtime_ms"])
+    return dict(sorted(grouped.items()))
+
+
+def harm(records: Sequence[Record]) -> tuple[int, int]:
+    """Broken connections, and answers that were lost or came twice, of all clients."""
+    told = [error for move in records for error in _errors(move)]
+    wrong = sum("came after" in error for error in told)
+    return len(told) - wrong, wrong
+
+
+def _errors(move: Record) -> list[str]:
+    crowd: list[str] = move.get("crowd", {}).get("errors", [])
+    errors: list[str] = move["errors"]
+    return errors + crowd

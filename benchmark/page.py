@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of results, and the summary for the terminal: text made of records, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import jinja2
+
+from . import figures
+from .figures import Kind, Spread
+from .records import Results
+
+_TEMPLATE = Path(__file__).with_name("results.md.j2")
+
+
+def summary(results: Results) -> list[str]:
+    """A few short lines."""
+    lines = [f"{'downtime (ms)':<22}{'moves':>6}{'p50':>9}{'p95':>9}{'p99':>9}{'worst':>9}"]
+    for kind, spread in _spreads(results):
+        times = (spread.p50, spread.p95, spread.p99, spread.worst)
+        row = "".join(f"{ms:>9.1f}" for ms in times)
+        lines += [f"{kind.label:<22}{spread.count:>6}{row}", f"  {_verdict(results, kind)}"]
+    return [
+        *lines,
+        *_varied(results, "memory", "megabytes", "MB"),
+        *_varied(results, "connections", "connections", "connections"),
+        *_updates(results),
+        *_harm(results),
+        *(f"NOT MEASURED: {failure['what']}: {failure['why']}" for failure in results.failures),
+    ]
+
+
+def _spreads(results: Results) -> list[tuple[Kind, Spread]]:
+    return [
+        (kind, Spread.of(figures.downtimes(figures.moves(results, "moves", kind))))
+        for kind in figures.kinds(results, "moves")
+    ]
+
+
+def _verdict(results: Results, kind: Kind) -> str:
+    """By how much it is better, and what takes the time."""
+    medians = figures.phases(figures.moves(results, "moves", kind))
+    name, share = figures.dominant(medians)
+    told = f"{share:.0%} of it is {name}"
+    times = figures.ratio(results, kind)
+    if kind.mover == "flowferry" and times is not None:
+        told += f"; by hand clients wait {times:.1f} times as long"
+    return told
+
+
+def _varied(results: Results, series: str, name: str, unit: str) -> list[str]:
+    lines = []
+    for kind in figures.kinds(results, series):
+        grouped = figures.by_value(figures.moves(results, series, kind), name)
+        points = [f"{value}: {figures.percentile(ms, 50):.0f}" for value, ms in grouped.items()]
+        lines.append(f"{kind.label}, ms by {unit}: {', '.join(points)}")
+    return lines
+
+
+def _updates(results: Results) -> list[str]:
+    times = [ms for update in results.updates for ms in update["ms"]]
+    if not times:
+        return []
+    spread = Spread.of(times)
+    return [f"switch update (one MODIFY): p50 {spread.p50:.2f} ms, p99 {spread.p99:.2f} ms"]
+
+
+def _harm(results: Results) -> list[str]:
+    told = []
+    for mover, name in figures.MOVER_NAMES.items():
+        records = [move for move in results.moves if move["mover"] == mover]
+        broken, wrong = figures.harm(records)
+        if records:
+            what = f"{broken} connections broken, {wrong} wrong answers"
+            told.append(f"{name}: {what} in {len(records)} moves")
+    return told
+
+
+def page(results: Results, pictures: Iterable[str]) -> str:
+    """docs/results.md."""
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        run=results.run,
+        verdicts={kind: _verdict(results, kind) for kind, _ in _spreads(results)},
+        spreads=_spreads(results),
+        harm=_harm(results),
+        pictures=set(pictures),
+        failures=results.failures,
+    )
