@@ -38,7 +38,7 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
 
 def codes_in_the_source() -> set[str]:
     found = set(OTHER_CODES)
-    for folder in ("module_utils", "plugin_utils"):
+    for folder in ("module_utils", "plugin_utils", "modules"):
         for path in (ROOT / "plugins" / folder).rglob("*.py"):
             if path.name not in ELSEWHERE:
                 found.update(codes_of(ast.parse(path.read_text())))
