@@ -27,7 +27,9 @@ RunModule = Callable[..., dict[str, Any]]
 def run_module() -> RunModule:
     """``run_module("p4_table", check=False, diff=False, **arguments)`` returns the result."""
 
-    def run(name: str, check: bool = False, diff: bool = False, **arguments: Any) -> dict[str, Any]:
+    def run(
+        name: str, /, check: bool = False, diff: bool = False, **arguments: Any
+    ) -> dict[str, Any]:
         module = importlib.import_module(
             f"ansible_collections.flowferry.core.plugins.modules.{name}"
         )
