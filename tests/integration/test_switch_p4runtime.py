@@ -408,10 +408,10 @@ def test_entry_metadata_is_kept(primary: Controller) -> None:
 
 
 def test_unknown_entities(primary: Controller) -> None:
-    meter = p4r.Entity(meter_entry=p4r.MeterEntry(meter_id=1))
-    ((got, _),) = batch_errors(failure(lambda: primary.read(meter)))
+    extern = p4r.Entity(extern_entry=p4r.ExternEntry(extern_type_id=1))
+    ((got, _),) = batch_errors(failure(lambda: primary.read(extern)))
     assert got == UNIMPLEMENTED
-    updates = [p4r.Update(type="INSERT", entity=meter)]
+    updates = [p4r.Update(type="INSERT", entity=extern)]
     ((got, _),) = batch_errors(failure(lambda: primary.write_updates(updates)))
     assert got == UNIMPLEMENTED
 

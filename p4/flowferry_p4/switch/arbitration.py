@@ -20,6 +20,9 @@ def election_number(message: p4r.Uint128) -> int:
     return int(message.high) << 64 | int(message.low)
 
 
+_MAY_BE_LOST = ("packet", "digest", "idle_timeout_notification")
+
+
 @dataclass(eq=False)
 class Controller:
     """One open stream."""
@@ -39,9 +42,9 @@ class Controller:
         """Queue what has to arrive."""
         self.outbox.put(message)
 
-    def send_packet(self, message: p4r.StreamMessageResponse) -> bool:
-        """Queue a packet-in; False when the controller reads too slowly to take more."""
-        size = len(message.packet.payload)
+    def send_or_lose(self, message: p4r.StreamMessageResponse) -> bool:
+        """Queue what may be lost; False when the controller reads too slowly to take more."""
+        size = message.ByteSize()
         with self._lock:
             if self._waiting + size > BUDGET:
                 self.lost += 1
@@ -53,10 +56,9 @@ class Controller:
 
     def sent(self, message: p4r.StreamMessageResponse) -> None:
         """A message is on its way: there is room again."""
-        size = len(message.packet.payload)
-        if size:
+        if message.WhichOneof("update") in _MAY_BE_LOST:
             with self._lock:
-                self._waiting -= size
+                self._waiting -= message.ByteSize()
 
 
 @dataclass

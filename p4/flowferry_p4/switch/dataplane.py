@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from . import libbpf
 from .bmv2_json import load
@@ -46,6 +46,7 @@ class Dataplane:
             name: ValueSetStore(layout, self._object)
             for name, layout in compiled.value_sets.items()
         }
+        self.reports_events = bool(compiled.digests or compiled.messages)
         self.multicast_groups = ReplicationMap(self._object.map("multicast_groups"))
         self.clone_sessions = ReplicationMap(self._object.map("clone_sessions"))
 
@@ -67,6 +68,10 @@ class Dataplane:
         """Let the program see every change of its tables."""
         for table in self.tables.values():
             table.publish()
+
+    def events(self, receive: Callable[[bytes], None]) -> libbpf.RingBuffer:
+        """What the program reports besides packets."""
+        return libbpf.RingBuffer(self._object.map("events"), receive)
 
     def dropped(self) -> dict[str, int]:
         """Packets the target itself dropped, by reason."""

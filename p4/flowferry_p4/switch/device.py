@@ -57,7 +57,7 @@ class Switch:
 
     def verify(self, config: p4r.ForwardingPipelineConfig) -> Pipeline:
         try:
-            return Pipeline(config, self.ports.cpu_number, self.framed)
+            return Pipeline(config, self.ports.cpu_number, self.framed, self.notify)
         except SwitchError as error:
             raise invalid(str(error)) from error
 
@@ -129,13 +129,27 @@ class Switch:
             raise RpcFailure(grpc.StatusCode.INTERNAL, str(error)) from error
         before, self.pipeline = self.pipeline, pipeline
         if before:
-            before.close()
+            self._retire(before)
+        pipeline.start(self.lock)
+
+    def _retire(self, pipeline: Pipeline) -> None:
+        """Its threads may wait for the lock that is held here."""
+        threading.Thread(target=pipeline.close, name="retire").start()
 
     # controllers
     def arbitrate(self, controller: Controller, message: p4r.MasterArbitrationUpdate) -> None:
         """A new primary is told when the writes of the one before have ended."""
         with self.lock:
             self.arbitration.update(controller, message)
+
+    def notify(self, message: p4r.StreamMessageResponse) -> None:
+        """Tell the primaries; what a controller has no room for is lost."""
+        for controller in self.arbitration.primaries():
+            controller.send_or_lose(message)
+
+    def acknowledge(self, message: p4r.DigestListAck) -> None:
+        with self.lock:
+            self.open_pipeline().digests.acknowledge(message)
 
     # packets
     def packet_in(self, packet: bytes) -> None:
@@ -150,7 +164,7 @@ class Switch:
         if header:
             response.packet.metadata.extend(header.decode(packet[:size]))
         for controller in self.arbitration.primaries():
-            if not controller.send_packet(response):
+            if not controller.send_or_lose(response):
                 self.packets_lost += 1
                 if controller.lost == 1:
                     log.warning("a controller does not keep up: packet-ins are dropped")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from .errors import CompileFailed, ToolMissing
@@ -19,6 +19,10 @@ TCX_INGRESS = 46
 ANY, NOEXIST, EXIST = 0, 1, 2
 
 _LOG_SIZE = 1 << 22
+
+
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+"""Takes a record of a ring buffer: context, data, size."""
 
 
 class _OpenOptions(ctypes.Structure):
@@ -62,6 +66,9 @@ def _library() -> ctypes.CDLL:
         ("bpf_map_update_batch", number, (number, pointer, pointer, pointer, pointer)),
         ("bpf_link_create", number, (number, number, u32, pointer)),
         ("bpf_link_update", number, (number, number, pointer)),
+        ("ring_buffer__new", pointer, (number, _SAMPLE, pointer, pointer)),
+        ("ring_buffer__poll", number, (pointer, number)),
+        ("ring_buffer__free", None, (pointer,)),
         ("libbpf_num_possible_cpus", number, ()),
         ("libbpf_set_print", pointer, (pointer,)),
     ):
@@ -160,6 +167,27 @@ def _load_failure(code: int, log: bytes) -> str:
     hint = " (loading BPF programs needs root)" if -code == 1 else ""
     tail = "\n".join(log.decode(errors="replace").strip().splitlines()[-25:])
     return f"the kernel does not load the program: {reason}{hint}" + (f"\n{tail}" if tail else "")
+
+
+class RingBuffer:
+    """Records that a program sends; poll() hands them over."""
+
+    def __init__(self, records: Map, receive: Callable[[bytes], None]) -> None:
+        def take(_: object, data: int, size: int) -> int:
+            receive(ctypes.string_at(data, size))
+            return 0
+
+        self._take = _SAMPLE(take)  # libbpf holds no reference
+        self._handle = _library().ring_buffer__new(records.fd, self._take, None, None)
+        if not self._handle:
+            raise CompileFailed(f"no ring buffer: {os.strerror(ctypes.get_errno())}")
+
+    def poll(self, milliseconds: int) -> None:
+        """Hand over what has arrived, waiting for something that long at most."""
+        _library().ring_buffer__poll(self._handle, milliseconds)
+
+    def close(self) -> None:
+        _library().ring_buffer__free(self._handle)
 
 
 def create_link(program_fd: int, ifindex: int, attach_type: int) -> int:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import grpc
 from finsy.proto import p4i, p4r
 from google.protobuf import text_format
 
 from .dataplane import Dataplane
+from .digests import Digests
 from .entities import Handler, Undo
 from .entities.arrays import Counters, Meters, Registers
 from .entities.handler import failure_of
@@ -21,11 +23,16 @@ from .entities.tables import DirectCounters, DirectMeters, TableEntries, Tables
 from .entities.value_sets import ValueSets
 from .entries import EntryError
 from .errors import BadProgram
+from .events import Events
+from .idle import IdleTimeouts
 from .rpc_errors import RpcFailure, invalid, unimplemented
 from .schema import Schema
 
 Results = Sequence[RpcFailure | None]
 """What became of each update of a batch."""
+
+Notify: TypeAlias = Callable[[p4r.StreamMessageResponse], object]
+"""Sends a message to the primaries."""
 
 _CONTINUE = p4r.WriteRequest.CONTINUE_ON_ERROR
 _ROLLBACK = p4r.WriteRequest.ROLLBACK_ON_ERROR
@@ -36,16 +43,23 @@ class Pipeline:
     """A committed (or verified) forwarding pipeline."""
 
     def __init__(
-        self, config: p4r.ForwardingPipelineConfig, cpu_port: int, framed: bool = False
+        self,
+        config: p4r.ForwardingPipelineConfig,
+        cpu_port: int,
+        framed: bool = False,
+        notify: Notify = lambda _: None,
     ) -> None:
         self.config = config
+        self._notify = notify
+        self._threads: list[Events | IdleTimeouts] = []
         self.dataplane = Dataplane.build(config.p4_device_config, cpu_port, framed)
         try:
             self.schema = Schema(config.p4info, self.dataplane.compiled.program)
         except BadProgram:
             self.dataplane.close()
             raise
-        tables = Tables(self.dataplane, self.schema)
+        self._tables = tables = Tables(self.dataplane, self.schema)
+        self.digests = Digests(self.schema, notify)
         profiles = Profiles(self.dataplane, self.schema)
         self._handlers: dict[str, Handler] = {
             "action_profile_member": Members(profiles),
@@ -58,7 +72,14 @@ class Pipeline:
             "register_entry": Registers(self.dataplane, self.schema),
             "packet_replication_engine_entry": Replication(self.dataplane),
             "value_set_entry": ValueSets(self.dataplane, self.schema),
+            "digest_entry": self.digests,
         }
+
+    def start(self, lock: threading.RLock) -> None:
+        """Begin to report, once packets come through; `lock` is held while tables are read."""
+        self._threads.append(IdleTimeouts(self._tables, lock, self._notify))
+        if self.dataplane.reports_events:
+            self._threads.append(Events(self.dataplane, self.digests.report))
 
     # writing
     def write(self, updates: Sequence[p4r.Update], atomicity: int = _CONTINUE) -> Results:
@@ -161,6 +182,9 @@ class Pipeline:
         return updates
 
     def close(self) -> None:
+        for thread in self._threads:
+            thread.close()
+        self.digests.close()
         self.dataplane.close()
 
 

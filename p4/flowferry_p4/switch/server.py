@@ -156,13 +156,16 @@ class P4Runtime(p4r_grpc.P4RuntimeServicer):
                 grpc.StatusCode.FAILED_PRECONDITION, "the first message must be an arbitration"
             )
         try:
-            if kind != "packet":
+            if kind not in ("packet", "digest_ack"):
                 raise RpcFailure(grpc.StatusCode.UNIMPLEMENTED, f"{kind} is not supported")
             if not self.switch.arbitration.is_primary(controller):
                 raise RpcFailure(
                     grpc.StatusCode.PERMISSION_DENIED, "only the primary sends packets"
                 )
-            self.switch.packet_out(request.packet)
+            if kind == "packet":
+                self.switch.packet_out(request.packet)
+            else:
+                self.switch.acknowledge(request.digest_ack)
         except RpcFailure as failure:
             controller.send(_stream_error(failure, request))
 

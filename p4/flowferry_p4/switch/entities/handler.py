@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -30,7 +30,7 @@ class Handler(Protocol):
 
     def write(self, kind: int, message: Any) -> Undo: ...
 
-    def read(self, message: Any) -> Iterator[p4r.Entity]: ...
+    def read(self, message: Any) -> Iterable[p4r.Entity]: ...
 
 
 def failure_of(error: EntryError) -> RpcFailure:

@@ -12,6 +12,9 @@ do not matter, `VALUE/LENGTH` for a prefix, `LOW->HIGH` for a range, `VALUE&&&MA
     add TABLE [PRIORITY] FIELD:VALUE ... ACTION(NAME:VALUE, ...) [= LABEL]
     setdefault TABLE ACTION(NAME:VALUE, ...)
     remove all | LABEL
+    member PROFILE NUMBER ACTION(NAME:VALUE, ...)
+    group PROFILE NUMBER MEMBER[:WEIGHT] ...
+    value_set NAME VALUE[,VALUE ...] ...
     packet PORT BYTES
     expect PORT [BYTES [$]]        `*` is any digit; `$`: and nothing behind; no bytes: any packet
     no_packet                      nothing else may have left until here
@@ -25,6 +28,7 @@ do not matter, `VALUE/LENGTH` for a prefix, `LOW->HIGH` for a range, `VALUE&&&MA
     meter_set_rates NAME INDEX RATE:BURST ...    meter_get_rates NAME INDEX
     meter_array_set_rates NAME RATE:BURST ...    rates are units in a microsecond
 
-A higher priority wins. Each statement takes effect before the next; a packet has left, as far as it
+The action of an indirect table's entry is `$member(number:N)` or `$group(number:N)`. A higher
+priority wins. Each statement takes effect before the next; a packet has left, as far as it
 is expected, before a statement other than `packet` and `expect`.
 """

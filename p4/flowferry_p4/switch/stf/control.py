@@ -116,8 +116,15 @@ class Names:
         raise BadScript(f"table {table.preamble.name} has no key {name} (it has {known})")
 
     def put_action(self, entry: p4r.TableEntry, table: p4i.Table, call: script.Call) -> None:
+        if call.action in ("$member", "$group"):
+            number = script.number(dict(call.arguments).get("number", "0"))
+            setattr(entry.action, f"action_profile_{call.action[1:]}_id", number)
+        else:
+            entry.action.action.CopyFrom(self.action(table, call))
+
+    def action(self, table: p4i.Table, call: script.Call) -> p4r.Action:
         action = pick(call.action, (self._actions[r.id] for r in table.action_refs), "action")
-        entry.action.action.action_id = action.preamble.id
+        result = p4r.Action(action_id=action.preamble.id)
         parameters = {p.name: p for p in action.params}
         for name, value in call.arguments:
             if name not in parameters:
@@ -125,7 +132,40 @@ class Names:
             parameter = parameters[name]
             full = (1 << parameter.bitwidth) - 1
             data = canonical(script.number(value) & full)
-            entry.action.action.params.add(param_id=parameter.id, value=data)
+            result.params.add(param_id=parameter.id, value=data)
+        return result
+
+    def member(self, statement: script.Member) -> p4r.ActionProfileMember:
+        profile = self.profile(statement.profile)
+        table = next(t for t in self.p4info.tables if t.preamble.id in profile.table_ids)
+        return p4r.ActionProfileMember(
+            action_profile_id=profile.preamble.id,
+            member_id=statement.number,
+            action=self.action(table, statement.call),
+        )
+
+    def group(self, statement: script.Group) -> p4r.ActionProfileGroup:
+        profile = self.profile(statement.profile)
+        result = p4r.ActionProfileGroup(
+            action_profile_id=profile.preamble.id,
+            group_id=statement.number,
+            max_size=profile.max_group_size,
+        )
+        for member, weight in statement.members:
+            result.members.add(member_id=member, weight=weight)
+        return result
+
+    def profile(self, name: str) -> p4i.ActionProfile:
+        return pick(name, self.p4info.action_profiles, "action profile")
+
+    def value_set(self, statement: script.ValueSet) -> p4r.ValueSetEntry:
+        info = pick(statement.name, self.p4info.value_sets, "value set")
+        result = p4r.ValueSetEntry(value_set_id=info.preamble.id)
+        for values in statement.members:
+            member = result.members.add()
+            for field, value in zip(info.match, values, strict=True):
+                member.match.add(field_id=field.id).exact.value = canonical(value)
+        return result
 
 
 def _match(field: p4i.MatchField, text: str | None) -> p4r.FieldMatch | None:

@@ -111,6 +111,15 @@ class Runner:
                 self.control.write("MODIFY", p4r.Entity(table_entry=entry))
             case script.Remove(label):
                 self._remove(label)
+            case script.Member():
+                member = self.control.names.member(statement)
+                self.control.write("INSERT", p4r.Entity(action_profile_member=member))
+            case script.Group():
+                group = self.control.names.group(statement)
+                self.control.write("INSERT", p4r.Entity(action_profile_group=group))
+            case script.ValueSet():
+                values = self.control.names.value_set(statement)
+                self.control.write("MODIFY", p4r.Entity(value_set_entry=values))
             case script.Wait(nothing_else):
                 if nothing_else:
                     self._refuse_surplus(line)

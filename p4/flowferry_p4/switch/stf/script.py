@@ -42,6 +42,27 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class Member:
+    profile: str
+    number: int
+    call: Call
+
+
+@dataclass(frozen=True)
+class Group:
+    profile: str
+    number: int
+    members: tuple[tuple[int, int], ...]
+    """Member and weight."""
+
+
+@dataclass(frozen=True)
+class ValueSet:
+    name: str
+    members: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Packet:
     port: int
     data: bytes
@@ -170,8 +191,8 @@ class Show:
 
 
 Statement: TypeAlias = (
-    Add | SetDefault | Remove | Packet | Expect | Wait | MirrorToPort | MirrorToGroup
-    | MirrorDelete | GroupCreate | NodeCreate | NodeAssociate | CheckCounter | CheckRegister
+    Add | SetDefault | Remove | Member | Group | ValueSet | Packet | Expect | Wait
+    | MirrorToPort | MirrorToGroup | MirrorDelete | GroupCreate | NodeCreate | NodeAssociate | CheckCounter | CheckRegister
     | CounterWrite | RegisterWrite | MeterSet | Show
 )  # fmt: skip
 
@@ -183,7 +204,7 @@ class Line:
     statement: Statement
 
 
-_CALL = re.compile(r"(?P<action>[\w.]+)\s*\((?P<arguments>[^)]*)\)\s*(?:=\s*\$?(?P<label>\w+))?$")
+_CALL = re.compile(r"(?P<action>[\w.$]+)\s*\((?P<arguments>[^)]*)\)\s*(?:=\s*\$?(?P<label>\w+))?$")
 _ADD = re.compile(r"(?P<table>\S+)\s+(?:(?P<priority>\d+)\s+)?(?P<rest>.*)$")
 _MATCH = re.compile(r"(?P<name>[^\s:]+)\s*:\s*(?P<value>\S+)\s*")
 _CELL = re.compile(r"(?P<name>[\w.$]+)\s*\(\s*(?P<index>\$?\w+)\s*\)\s*(?P<rest>.*)$")
@@ -263,6 +284,24 @@ def _remove(text: str) -> Remove:
     if not text:
         raise ValueError("what is to be removed is missing")
     return Remove(None if text.lower() == "all" else text.lstrip("$"))
+
+
+def _member(text: str) -> Member:
+    profile, rest = _head(text)
+    given, call = _head(rest)
+    return Member(profile, number(given), _call(call)[0])
+
+
+def _group(text: str) -> Group:
+    profile, given, *members = text.split()
+    pairs = (word.partition(":") for word in members)
+    weighted = tuple((number(member), number(weight or "1")) for member, _, weight in pairs)
+    return Group(profile, number(given), weighted)
+
+
+def _value_set(text: str) -> ValueSet:
+    name, *members = text.split()
+    return ValueSet(name, tuple(tuple(number(v) for v in m.split(",")) for m in members))
 
 
 def _packet(text: str) -> Packet:
@@ -347,6 +386,9 @@ _READERS: dict[str, Callable[[str], Statement]] = {
     "add": _add,
     "setdefault": _set_default,
     "remove": _remove,
+    "member": _member,
+    "group": _group,
+    "value_set": _value_set,
     "packet": _packet,
     "expect": _expect,
     "wait": lambda _: Wait(),
