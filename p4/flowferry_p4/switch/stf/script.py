@@ -192,8 +192,8 @@ class Show:
 
 Statement: TypeAlias = (
     Add | SetDefault | Remove | Member | Group | ValueSet | Packet | Expect | Wait
-    | MirrorToPort | MirrorToGroup | MirrorDelete | GroupCreate | NodeCreate | NodeAssociate | CheckCounter | CheckRegister
-    | CounterWrite | RegisterWrite | MeterSet | Show
+    | MirrorToPort | MirrorToGroup | MirrorDelete | GroupCreate | NodeCreate | NodeAssociate
+    | CheckCounter | CheckRegister | CounterWrite | RegisterWrite | MeterSet | Show
 )  # fmt: skip
 
 
