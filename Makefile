@@ -48,7 +48,7 @@ test: lint lab-root unit integration system ## everything: lint, unit, integrati
 lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
 	ruff check .
 	ruff format --check .
-	mypy -p flowferry_p4
+	mypy -p flowferry_p4 -p benchmark -p demo
 	mypy -p ansible_collections.flowferry.core.plugins.module_utils
 	yamllint -s .
 	ansible-lint -q

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowferry_p4.client import P4Error
 
-from demo.lab_control import HOST_NUMBERS, NODES, Lab, LabError
+from demo.lab_control import NODES, Lab, LabError
 from demo.traffic import RemoteClient, TrafficClient
 
 from . import switch
@@ -37,9 +37,12 @@ class Bed:
     def start(self) -> None:
         """Afresh, on node1."""
         self.remove()
-        facts = {"demo_name": NAME, "demo_address": self.lab.address}
-        facts["demo_runtime"] = self.runtime.name
-        self.lab.playbook("demo_workload.yml", **facts).must_succeed()
+        self.lab.playbook(
+            "demo_workload.yml",
+            demo_name=NAME,
+            demo_address=self.lab.address,
+            demo_runtime=self.runtime.name,
+        ).must_succeed()
 
     def remove(self) -> None:
         """From wherever it is, with its address."""
@@ -86,18 +89,12 @@ class Bed:
 def open_lab() -> Lab:
     """The chosen lab, which has to run; its Redis is the benchmark's."""
     lab = Lab.chosen()
-    remedy = f"start it with `FLOWFERRY_LAB_ID={lab.number} make lab`"
-    for host in HOST_NUMBERS:
-        try:
-            lab.run(host, "true")
-        except LabError as error:
-            raise LabError(
-                f"lab {lab.number}: {host} does not answer; {remedy}\n{error}"
-            ) from error
+    lab.require_running()
     try:
         with lab.session() as session:
             session.read("route")
     except P4Error as error:
+        remedy = f"correct it with `FLOWFERRY_LAB_ID={lab.number} make lab`"
         raise LabError(f"lab {lab.number}: {error}; {remedy}") from error
     lab.address = f"{lab.data_network}.101"
     return lab

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import matplotlib
 
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 from . import figures
 from .figures import Kind, Spread
-from .records import Results
+from .records import Record, Results
 
 _WIDTH = 7.6
 # From dark to light, so that they differ without colour.
@@ -25,7 +26,7 @@ _COLOURS = ("#12355b", "#c8553d", "#6b8f71", "#8d6a9f", "#e0a458")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "++", "--", "**")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,7 +58,11 @@ def draw(results: Results, directory: Path) -> list[str]:
     return drawn
 
 
-def _line(number: int) -> dict[str, object]:
+def _kind(record: Record) -> Kind:
+    return Kind(record["mover"], record["runtime"])
+
+
+def _line(number: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "linestyle": _DASHES[number % len(_DASHES)],
@@ -127,7 +132,7 @@ def phases(results: Results) -> Figure | None:
     )
     for axes, row in zip(panels[:, 0], rows):
         _stack(axes, results, row, names)
-    panels[0, 0].set_title("Phases of a move, medians; the endpoint is held from hold to release")
+    panels[0, 0].set_title("Phases of a move, medians. In those that are white nobody waits")
     panels[-1, 0].set_xlabel("time (ms)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     unique = dict(zip(labels, handles))
@@ -143,18 +148,21 @@ def phases(results: Results) -> Figure | None:
 
 
 def _stack(axes: Axes, results: Results, kinds: list[Kind], names: list[str]) -> None:
+    """A bar for each kind. What clients do not wait for is white."""
     for row, kind in enumerate(kinds):
+        medians = figures.phases(figures.moves(results, "moves", kind))
+        held = figures.held(medians)
         left = 0.0
-        for name, ms in figures.phases(figures.moves(results, "moves", kind)).items():
+        for name, ms in medians.items():
             number = names.index(name)
-            shade = 0.25 + 0.75 * number / max(1, len(names) - 1)
+            shade = matplotlib.colormaps["viridis"](0.25 + 0.75 * number / len(names))
             axes.barh(
                 row,
                 ms,
                 left=left,
                 height=0.62,
                 label=name,
-                color=matplotlib.colormaps["viridis"](shade),
+                color=shade if name in held else "white",
                 hatch=_HATCHES[number % len(_HATCHES)],
                 edgecolor="#333333",
                 linewidth=0.6,
@@ -179,14 +187,15 @@ def round_trips(results: Results) -> Figure | None:
         layout="constrained",
         squeeze=False,
     )
-    for axes, trace, number in zip(panels[:, 0], results.traces, range(len(_COLOURS))):
+    for axes, trace in zip(panels[:, 0], results.traces):
         at, rtt = zip(*trace["points"])
-        axes.plot(at, rtt, ".", markersize=2.5, color=_COLOURS[number], rasterized=True)
-        axes.set_yscale("log")
-        axes.set_title(Kind(trace["mover"], trace["runtime"]).label)
+        axes.axvspan(0, max(rtt), color="#e8e8e8", zorder=0)
+        axes.plot(at, rtt, ".", markersize=2.5, color=_COLOURS[0])
+        axes.set_title(f"{_kind(trace).label}: one request waits for {max(rtt):.0f} ms")
         _milliseconds(axes, "y", "")
+        axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     figure.supylabel("round trip (ms)", fontsize=9)
-    panels[-1, 0].set_xlabel("when the answer came (ms after the last request that had to wait)")
+    panels[-1, 0].set_xlabel("when the answer came (ms after the request that waits was sent)")
     return figure
 
 
@@ -217,9 +226,9 @@ def _against(results: Results, series: str, name: str, label: str, title: str) -
     for number, kind in enumerate(kinds):
         grouped = figures.by_value(figures.moves(results, series, kind), name)
         values += grouped
-        marker = {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 5}
         medians = [median(times) for times in grouped.values()]
-        axes.plot(list(grouped), medians, label=kind.label, **_line(number), **marker)
+        look = _line(number) | {"marker": _MARKERS[number % len(_MARKERS)], "markersize": 5}
+        axes.plot(list(grouped), medians, label=kind.label, **look)
         for value, times in grouped.items():
             axes.plot([value] * len(times), times, "_", color=_COLOURS[number], markersize=7)
     axes.set_xscale("log")

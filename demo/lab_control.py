@@ -93,6 +93,18 @@ class Lab:
         self.playbook("lab.yml").must_succeed()
         self.playbook("demo_workload.yml").must_succeed()
 
+    def require_running(self) -> None:
+        """A LabError that says what to do, unless every host answers."""
+        remedy = f"start it with `FLOWFERRY_LAB_ID={self.number} make lab`"
+        if not self._directory.is_dir():
+            raise LabError(f"lab {self.number} does not run; {remedy}")
+        for host in HOST_NUMBERS:
+            try:
+                self.run(host, "true")
+            except LabError as error:
+                told = f"lab {self.number}: {host} does not answer; {remedy}. {error}"
+                raise LabError(told) from error
+
     def end(self) -> None:
         """Take everything away."""
         self.playbook("teardown.yml").must_succeed()

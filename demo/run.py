@@ -15,6 +15,7 @@ ROLES = {"pingpong": "producer", "reader": "application"}
 def main() -> None:
     """Show Redis, move it there and back, and show that it is the same."""
     lab = Lab.chosen()
+    lab.require_running()
     say("Redis in Podman, a producer that counts up, an application that reads.")
     node = next(iter(lab.holders()), "node1")
     lab.playbook("demo_workload.yml", demo_node=node).must_succeed()

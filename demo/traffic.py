@@ -34,7 +34,7 @@ class RemoteClient:
 
     def end(self) -> dict[str, Any]:
         """Its standard input ends, and it with it; returns what it saw last, if it still ran."""
-        output, _ = self.process.communicate("", timeout=60)
+        output, _ = self.process.communicate("", timeout=90)
         last: dict[str, Any] = json.loads(output) if output.startswith("{") else {}
         return last
 

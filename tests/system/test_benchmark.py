@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark from end to end, as small as it gets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.records import read
+from demo.lab_control import ROOT, Lab
+
+
+def test_a_small_benchmark_writes_records_page_and_pictures(lab: Lab, tmp_path: Path) -> None:
+    sizes = {"benchmark_moves": 1, "benchmark_moves_by_hand": 1}
+    played = lab.playbook(
+        "benchmark.yml",
+        benchmark_output=str(tmp_path),
+        benchmark_memory=[],
+        benchmark_connections=[],
+        benchmark_kinds=[
+            {"mover": "flowferry", "runtime": "podman"},
+            {"mover": "by hand", "runtime": "podman"},
+        ],
+        **sizes,
+    ).must_succeed()
+    results = read(tmp_path / "results" / "benchmark.jsonl")
+    own, by_hand = results.moves
+    assert results.failures == []
+    assert (own["mover"], by_hand["mover"]) == ("flowferry", "by hand")
+    assert own["errors"] == [] and own["downtime_ms"] > 0
+    assert [phase["name"] for phase in own["phases"]][1:3] == ["hold", "checkpoint"]
+    assert by_hand["downtime_ms"] > 0 and by_hand["destination"] in ("node1", "node2")
+    assert results.run["parameters"]["moves"] == 1
+    assert results.run["versions"]["criu"] in (tmp_path / "results.md").read_text()
+    pictures = sorted(path.name for path in (tmp_path / "results").glob("*.png"))
+    assert pictures == ["downtime.png", "phases.png", "round_trips.png"]
+    assert any("by hand clients wait" in line for line in played.task("Summary")["msg"])
+
+
+def test_it_leaves_the_lab_as_it_was(lab: Lab) -> None:
+    """After the benchmark above: no workload, no namespace, no route, CRIU's settings."""
+    for node in ("node1", "node2"):
+        assert "bench" not in lab.run(node, "podman ps --all; ip netns")
+        assert "network-lock skip" in lab.run(node, "cat /etc/criu/runc.conf")
+        assert "kept" not in lab.run(node, "ls /etc/criu")
+    with lab.session() as session:
+        assert session.read("route", {"destination": f"{lab.data_network}.101/32"}) == []
+
+
+@pytest.mark.parametrize(
+    "program", [("benchmark", "--output", "out", "begin", "--command", "x"), ("demo.run",)]
+)
+def test_without_a_lab_it_says_how_to_start_one(program: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {**os.environ, "FLOWFERRY_LAB_ID": "99", "PYTHONPATH": f"{ROOT}:{ROOT}/p4"}
+    done = subprocess.run(
+        [sys.executable, "-m", *program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "lab 99 does not run; start it with `FLOWFERRY_LAB_ID=99 make lab`" in done.stderr
+    assert "Traceback" not in done.stderr
