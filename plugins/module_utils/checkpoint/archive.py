@@ -22,9 +22,9 @@ def rewrite_archive(
 ) -> list[dict[str, Any]]:
     """As ``rewrite_addresses``, for an archive; the rest of it stays as it is, packed as it was.
 
-    The new archive takes the old one's place in one step. ``in_place`` writes over the old one if
-    it is not packed and the image still fits: its memory is not copied, which matters during a
-    hold. Then it must be a private copy, as a crash of the machine could leave it half written.
+    The new archive takes the old one's place in one step. ``in_place`` writes into the old one if
+    it is not packed: its memory is not copied, which matters during a hold. Then it must be a
+    private copy, as a crash of the machine could leave it half written.
     """
     checkpoint = read_checkpoint(path, limit)
     data, changes = rewritten_in(checkpoint, addresses)
@@ -43,26 +43,36 @@ def rewritten_in(
     return data, changes
 
 
-def _header(member: Member, size: int) -> bytes:
-    """The member's own header with another size."""
+def _header(member: Member, size: int, name: str = "") -> bytes:
+    """The member's own header with another size, or name."""
     info = tarfile.TarInfo.frombuf(member.headers[-BLOCK:], "utf-8", "strict")
     info.size = size
+    info.name = name or info.name
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
 
 
 def _write_over(checkpoint: Checkpoint, data: bytes) -> bool:
-    if compression_of(checkpoint.path) != "none":
+    """Write into the archive itself: where the image stands if it fits, else at the end."""
+    name = checkpoint.prefix + "files.img"
+    other_name = name + ".replaced"
+    if compression_of(checkpoint.path) != "none" or other_name in checkpoint.sizes:
         return False
     with open_tar(checkpoint.path, LIMIT) as members:
-        found = next(
-            member for member, _ in members if member.name == checkpoint.prefix + "files.img"
-        )
-    room = found.size + found.padding
-    if len(found.headers) != BLOCK or len(data) + -len(data) % BLOCK != room:
+        all_members = [member for member, _ in members]
+    found = next(member for member in all_members if member.name == name)
+    if len(found.headers) != BLOCK:
         return False
+    new = _header(found, len(data)) + data + bytes(-len(data) % BLOCK)
+    start = found.offset - BLOCK
     with checkpoint.path.open("r+b") as file:
-        file.seek(found.offset - BLOCK)
-        file.write(_header(found, len(data)) + data.ljust(room, b"\0"))
+        if len(new) != BLOCK + found.size + found.padding:
+            file.seek(start)
+            # Two members of one name would be for everybody to choose from.
+            file.write(_header(found, found.size, other_name))
+            start = max(member.end for member in all_members)
+            new += bytes(2 * BLOCK)
+        file.seek(start)
+        file.write(new)
     return True
 
 

@@ -60,6 +60,11 @@ class Member:
     def padding(self) -> int:
         return -self.size % BLOCK
 
+    @property
+    def end(self) -> int:
+        """Where the next header begins."""
+        return self.offset + self.size + self.padding
+
 
 class TarReader:
     """The members of one archive, in order; of each the data is read, or passed over."""
