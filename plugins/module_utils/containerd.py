@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from .commands import run
 from .errors import FlowferryError
 
 BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
+REGISTRIES = Path("/etc/containerd/certs.d")
 _ANNOTATION = "io.kubernetes.cri."
 _CTR = ["ctr", "--namespace", "k8s.io"]
 
@@ -26,6 +28,12 @@ class Container:
     pod_uid: str
     is_sandbox: bool
     pid: int
+    directory: Path
+
+    @property
+    def dump_is_over(self) -> Path:
+        """A file that containerd writes as soon as it has let a dumped container go on."""
+        return self.directory / "ctrd-checkpoint" / "config.dump"
 
 
 def containers_of(pod_uid: str) -> list[Container]:
@@ -51,11 +59,29 @@ def _read(bundle: Path) -> Container | None:
         pid = 0
     return Container(
         bundle.name,
-        told.get(f"{_ANNOTATION}container-name", ""),
+        _name(spec),
         told.get(f"{_ANNOTATION}sandbox-uid", ""),
         told.get(f"{_ANNOTATION}container-type") == "sandbox",
         pid,
+        _directory(spec) / "containers" / bundle.name,
     )
+
+
+def _name(spec: dict[str, Any]) -> str:
+    """By the directory that the kubelet has for it: the annotation of a restored one is wrong."""
+    for mount in spec.get("mounts", []):
+        found = re.search(r"/pods/[^/]+/containers/([^/]+)/", mount.get("source", ""))
+        if found:
+            return found[1]
+    return str((spec.get("annotations") or {}).get(f"{_ANNOTATION}container-name", ""))
+
+
+def _directory(spec: dict[str, Any]) -> Path:
+    """Where containerd's CRI keeps its files: a pod's host name is one of them."""
+    for mount in spec.get("mounts", []):
+        if mount.get("destination") == "/etc/hostname":
+            return Path(mount["source"]).parents[2]
+    return Path("/var/lib/containerd/io.containerd.grpc.v1.cri")
 
 
 def require_containerd() -> None:
@@ -96,6 +122,17 @@ def pull(name: str) -> None:
         timeout=120.0,
         code="no_image",
     )
+
+
+def trust_plain(address: str) -> None:
+    """Let pulls from a registry on this node go without TLS; containerd reads this at each pull."""
+    directory = REGISTRIES / address
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "hosts.toml").write_text(f'server = "http://{address}"\n')
+
+
+def forget_plain(address: str) -> None:
+    shutil.rmtree(REGISTRIES / address, ignore_errors=True)
 
 
 def tag(source: str, name: str) -> None:

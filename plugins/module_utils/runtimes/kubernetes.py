@@ -9,7 +9,9 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 from __future__ import annotations
 
 import json
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ class KubernetesPod(Workload):
             found[container.name] = {
                 "id": container.id,
                 "freezer": str(freezer.path),
+                "dumped": str(container.dump_is_over),
                 "memory_bytes": memory_bytes(container.pid),
             }
         return found
@@ -103,6 +106,7 @@ class KubernetesPod(Workload):
                 containerd.pull(container["image_ref"])
                 present = containerd.images()
         self._server = ImageServer()
+        containerd.trust_plain(self._server.address)
         for name, container in about["containers"].items():
             self._server.promise(_checkpoint_of(name))
             base = container["image_ref"]
@@ -134,11 +138,26 @@ class KubernetesPod(Workload):
     # -- source
 
     def freeze(self, about: About) -> None:
+        """The runtime freezes a container itself for the dump, and refuses one that is frozen.
+
+        But it lets it go on at once, long before the kubelet answers; so each is frozen again as
+        soon as the dump is over. What it does in between nobody hears: its packets are held.
+        """
         for container in about["containers"].values():
+            threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
+
+    def _freeze_after(self, container: dict[str, Any]) -> None:
+        written = Path(container["dumped"])
+        deadline = time.monotonic() + PATIENCE
+        while not written.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
             Freezer(container["freezer"]).freeze()
 
     def checkpoint(self, about: About, directory: Path) -> None:
         """The kubelet has written the archives; they are sent from where they are."""
+        for container in about["containers"].values():
+            Freezer(container["freezer"]).freeze()
         for name, archive in about["archives"].items():
             (directory / f"{name}.tar").symlink_to(archive)
 
@@ -188,6 +207,7 @@ class KubernetesPod(Workload):
                 ]
                 containerd.tag(container["image_ref"], reference)
         containerd.remove_images(gone)
+        self._close_server()
 
     # -- either
 
@@ -196,9 +216,7 @@ class KubernetesPod(Workload):
 
         The pod itself the keeper has deleted already, so that the kubelet starts nothing again.
         """
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._close_server()
         uid = about["remove_uid"]
         cut_cable(endpoint.address)
         if uid == about["uid"]:
@@ -211,6 +229,12 @@ class KubernetesPod(Workload):
                     "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
                 )
             time.sleep(0.01)
+
+    def _close_server(self) -> None:
+        if self._server is not None:
+            containerd.forget_plain(self._server.address)
+            self._server.close()
+            self._server = None
 
     def _end_containers(self, uid: str) -> set[int]:
         """Kill what there is; the processes that were still there."""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import http.client
 import json
 import socket
@@ -125,9 +124,8 @@ class Cluster:
         """Have the kubelet write a checkpoint; the archive's path on the node."""
         connection = self._kubelets[node]
         path = f"/checkpoint/{namespace}/{pod}/{container}"
-        headers = {name: str(value) for name, value in self._token().items()}
         try:
-            connection.request("POST", path, headers=headers)
+            connection.request("POST", path, headers=self._token())
             answer = connection.getresponse()
             body = answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
@@ -142,9 +140,9 @@ class Cluster:
         return found
 
     def _token(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"])
-        return headers
+        sent = self._client.param_serialize("POST", "/", auth_settings=["BearerToken"])
+        headers: dict[str, str] = sent[2]
+        return {name: value for name, value in headers.items() if name.lower() == "authorization"}
 
     # -- HTTP
 
@@ -158,26 +156,24 @@ class Cluster:
         allow_missing: bool = False,
     ) -> dict[str, Any] | None:
         headers = {"Content-Type": kind, "Accept": "application/json"}
+        sent = self._client.param_serialize(
+            method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        _, url, headers, content, _ = sent
         try:
-            answer = self._client.call_api(
-                path,
-                method,
-                header_params=headers,
-                body=copy.deepcopy(body),
-                auth_settings=["BearerToken"],
-                response_type="object",
-                _return_http_data_only=True,
-                _request_timeout=TIMEOUT,
-            )
-        except kubernetes.client.ApiException as error:
-            if error.status == 404 and allow_missing:
-                return None
-            raise FlowferryError("kubernetes_refused", _api_said(method, path, error)) from error
-        except urllib3.exceptions.HTTPError as error:
+            answer = self._client.call_api(method, url, headers, content, _request_timeout=TIMEOUT)
+            said = json.loads(answer.read() or b"{}")
+        except (urllib3.exceptions.HTTPError, ValueError, OSError) as error:
             raise FlowferryError(
                 "kubernetes_unreachable", f"the API server does not answer: {error}"
             ) from error
-        found: dict[str, Any] = answer
+        if answer.status == 404 and allow_missing:
+            return None
+        if answer.status >= 300:
+            raise FlowferryError(
+                "kubernetes_refused", _api_said(method, path, answer.status, said.get("message"))
+            )
+        found: dict[str, Any] = said
         return found
 
 
@@ -185,13 +181,9 @@ def _pods(namespace: str, name: str = "") -> str:
     return f"/api/v1/namespaces/{namespace}/pods" + (f"/{name}" if name else "")
 
 
-def _api_said(method: str, path: str, error: Any) -> str:
-    try:
-        said = json.loads(error.body)["message"]
-    except (TypeError, ValueError, KeyError):
-        said = error.reason
-    hint = "; deploy/rbac.yml has the rights that a migration needs" if error.status == 403 else ""
-    return f"the API server answered {error.status} to {method} {path}: {said}{hint}"
+def _api_said(method: str, path: str, status: int, message: str | None) -> str:
+    hint = "; deploy/rbac.yml has the rights that a migration needs" if status == 403 else ""
+    return f"the API server answered {status} to {method} {path}: {message or '-'}{hint}"
 
 
 def _kubelet_said(node: str, status: int, body: str) -> str:
