@@ -14,10 +14,10 @@ from typing import Any
 
 from .. import endpoint as endpoints
 from ..cgroup import Freezer, memory_bytes
+from ..checkpoint.archive import rewrite_archive
 from ..commands import run
 from ..criu import check_criu, check_open_files, check_space
 from ..errors import FlowferryError
-from .archive import rewrite_addresses
 from .base import PATIENCE, About, Workload
 
 _NAMESPACE = "ns:/run/netns/"
@@ -146,7 +146,7 @@ class PodmanContainer(Workload):
     # -- destination
 
     def rewrite(self, about: About, directory: Path, addresses: dict[str, str]) -> None:
-        rewrite_addresses(directory / _ARCHIVE, addresses)
+        rewrite_archive(directory / _ARCHIVE, addresses, in_place=True)
 
     def restore(self, about: About, directory: Path) -> None:
         run(
