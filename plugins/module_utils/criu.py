@@ -31,6 +31,13 @@ def check_criu() -> str:
     return version
 
 
+def complaints(log: Path) -> str:
+    """The last errors that CRIU logged."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    errors = [line.split("Error ", 1)[1] for line in lines if "Error " in line]
+    return "; ".join(line for line in errors if "RLIMIT_NOFILE" not in line)[-600:]
+
+
 def check_space(memory_bytes: int, *places: Path | str) -> None:
     """Refuse a destination without room for a workload that uses so much memory."""
     needed = 2 * memory_bytes + (16 << 20)

@@ -28,6 +28,14 @@ options:
       - MAC address of the workload's interface. By default one that follows from O(address),
         from the IPv4 one when there are two.
     type: str
+  docker:
+    description:
+      - Have a Docker container that does nothing keep the namespace, with the name O(name), since
+        Docker joins other containers' namespaces only. A workload joins it with
+        C(--network container:NAME). The role P(flowferry.core.docker#role) makes its image.
+    type: bool
+    default: false
+    version_added: 0.2.0
   state:
     description: Whether the namespace should exist.
     type: str
@@ -58,6 +66,12 @@ EXAMPLES = r"""
     name: ff-web
     address: [198.19.0.101, "2001:2::101"]
 
+- name: An address for a Docker container
+  flowferry.core.endpoint:
+    name: ff-web
+    address: 198.19.0.101
+    docker: true
+
 - name: Take it away
   flowferry.core.endpoint:
     name: ff-redis
@@ -79,8 +93,31 @@ endpoint:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flowferry.core.plugins.module_utils import docker_engine
 from ansible_collections.flowferry.core.plugins.module_utils import endpoint as endpoints
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+
+
+def find(name: str, *, docker: bool) -> endpoints.Endpoint | None:
+    """The endpoint as it is; for Docker, None when no pause container keeps it."""
+    if not docker:
+        return endpoints.find(name)
+    pause = docker_engine.inspect(name)
+    return docker_engine.endpoint_of(pause) if pause else None
+
+
+def bring_about(name: str, wanted: endpoints.Endpoint | None, *, docker: bool) -> None:
+    """Make the endpoint, or take away whatever there is when none is wanted."""
+    if wanted is None:
+        left = endpoints.find(name) or endpoints.Endpoint(name, "", "")
+        if docker_engine.is_installed():
+            docker_engine.remove_endpoint(left)
+        else:
+            endpoints.remove(left)
+    elif docker:
+        docker_engine.create_endpoint(wanted)
+    else:
+        endpoints.create(wanted)
 
 
 def main() -> None:
@@ -89,6 +126,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "address": {"type": "list", "elements": "str"},
             "mac": {"type": "str"},
+            "docker": {"type": "bool", "default": False},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
         required_if=[("state", "present", ["address"])],
@@ -96,7 +134,7 @@ def main() -> None:
     )
     parameters = module.params
     try:
-        before = endpoints.find(parameters["name"])
+        before = find(parameters["name"], docker=parameters["docker"])
         after = None
         if parameters["state"] == "present":
             after = endpoints.endpoint_with(
@@ -104,10 +142,7 @@ def main() -> None:
             )
         changed = before != after
         if changed and not module.check_mode:
-            if after is not None:
-                endpoints.create(after)
-            elif before is not None:
-                endpoints.remove(before)
+            bring_about(parameters["name"], after, docker=parameters["docker"])
     except FlowferryError as error:
         module.fail_json(msg=str(error), failure=error.as_dict())
     shown = {

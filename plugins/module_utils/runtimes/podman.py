@@ -8,19 +8,18 @@ CRIU needs up to 100 ms to stop a process tree by itself.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from .. import endpoint as endpoints
-from ..cgroup import Freezer, memory_bytes
+from ..cgroup import Freezer
 from ..checkpoint.archive import rewrite_archive
 from ..commands import run
-from ..criu import check_criu, check_open_files, check_space
+from ..criu import check_space
 from ..errors import FlowferryError
-from .base import PATIENCE, About, Workload
+from . import podman_engine as podman
+from .base import About, Workload
 
-_NAMESPACE = "ns:/run/netns/"
 _ARCHIVE = "checkpoint.tar"
 
 
@@ -38,35 +37,11 @@ class PodmanContainer(Workload):
 
     def inspect(self) -> dict[str, Any] | None:
         """What Podman says of the container, None when it knows none of this name."""
-        listed = run(["podman", "ps", "-a", "--format", "{{.Names}}"]).split()
-        if self.name not in listed:
-            return None
-        found: list[dict[str, Any]] = json.loads(run(["podman", "container", "inspect", self.name]))
-        return found[0]
+        return podman.inspect(self.name)[0] if self.name in podman.names() else None
 
     def describe(self) -> About | None:
         found = self.inspect()
-        if found is None:
-            return None
-        mode: str = found["HostConfig"]["NetworkMode"]
-        space = mode[len(_NAMESPACE) :] if mode.startswith(_NAMESPACE) else ""
-        endpoint = endpoints.find(space) if space else None
-        state = found["State"]
-        freezer = Freezer.of(state["Pid"]) if state["Running"] else None
-        return {
-            "id": found["Id"],
-            "status": state["Status"],
-            "pid": state["Pid"],
-            "freezer": str(freezer.path) if freezer else "",
-            "started_at": state["StartedAt"],
-            "image": found["ImageName"],
-            "image_id": found["Image"],
-            "runtime": Path(found["OCIRuntime"]).name,
-            "network_mode": mode,
-            "endpoint": endpoint.as_dict() if endpoint else None,
-            "mounts": [mount["Destination"] for mount in found["Mounts"]],
-            "memory_bytes": memory_bytes(state["Pid"]) if state["Running"] else 0,
-        }
+        return podman.describe(found) if found else None
 
     def without_endpoint(self, about: About) -> str:
         return (
@@ -77,51 +52,24 @@ class PodmanContainer(Workload):
     @classmethod
     def check_node(cls) -> None:
         super().check_node()
-        name = run(["podman", "info", "--format", "{{.Host.OCIRuntime.Name}}"]).strip()
-        if Path(name).name != "runc":
-            raise FlowferryError(
-                "runtime_cannot_restore",
-                f"podman on this node uses {name}, which cannot restore containers here; set "
-                'runtime = "runc" in containers.conf',
-            )
+        podman.check_runtime()
 
     def check_source(self) -> About:
         about = self.require_running()
-        if about["runtime"] != "runc":
-            raise FlowferryError(
-                "runtime_cannot_restore",
-                f"{self.title} runs under {about['runtime']}, which restores no container here; "
-                "create it with --runtime runc",
-            )
-        if about["mounts"]:
-            raise FlowferryError(
-                "has_mounts",
-                f"{self.title} has volumes ({', '.join(about['mounts'])}); their content would "
-                "stay behind, so it is not moved",
-            )
-        check_criu()
-        check_open_files(self.title, Freezer(about["freezer"]).pids())
+        super().check_node()
+        podman.check_container(about, self.title)
         return about
 
     def check_destination(self, about: About, directory: Path) -> None:
         self.check_node()
-        if self.inspect() is not None:
+        if self.name in podman.names():
             raise FlowferryError(
                 "name_taken",
                 f"there is another {self.title} on the destination; rename or remove it there: "
                 f"`podman rm {self.name}`",
             )
-        storage = run(["podman", "info", "--format", "{{.Store.GraphRoot}}"]).strip()
-        check_space(about["memory_bytes"], directory, storage)
-        ids = run(["podman", "images", "--no-trunc", "--quiet"]).split()
-        present = any(image.split(":")[-1] == about["image_id"] for image in ids)
-        if not present:
-            raise FlowferryError(
-                "no_image",
-                f"the destination does not have the image {about['image']} "
-                f"({about['image_id'][:12]}); load the same image there: podman pull, or podman "
-                "save here and podman load there",
-            )
+        check_space(about["memory_bytes"], directory, podman.storage())
+        podman.check_image(about)
 
     # -- source
 
@@ -135,13 +83,7 @@ class PodmanContainer(Workload):
         Freezer(about["freezer"]).thaw()
 
     def checkpoint(self, about: About, directory: Path) -> None:
-        run(
-            ["podman", "container", "checkpoint", "--leave-running", "--tcp-established"]
-            + ["--file-locks", "--compress", "none", "--export", str(directory / _ARCHIVE)]
-            + [self.name],
-            code="checkpoint_failed",
-            timeout=PATIENCE,
-        )
+        podman.checkpoint(self.name, directory / _ARCHIVE)
 
     # -- destination
 
@@ -149,12 +91,7 @@ class PodmanContainer(Workload):
         rewrite_archive(directory / _ARCHIVE, addresses, in_place=True)
 
     def restore(self, about: About, directory: Path) -> None:
-        run(
-            ["podman", "container", "restore", "--tcp-established", "--file-locks"]
-            + ["--import", str(directory / _ARCHIVE)],
-            code="restore_failed",
-            timeout=PATIENCE,
-        )
+        podman.restore(directory / _ARCHIVE)
         # The same id means the same cgroup on both nodes.
         if not Freezer(about["freezer"]).pids():
             raise FlowferryError("restore_failed", f"{self.title} does not run after its restore")

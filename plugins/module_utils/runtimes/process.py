@@ -16,7 +16,7 @@ from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
 from ..commands import run
-from ..criu import check_open_files, check_pipes, check_space, link
+from ..criu import check_open_files, check_pipes, check_space, complaints, link
 from ..errors import FlowferryError
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
@@ -233,8 +233,8 @@ class ProcessTree(Workload):
                 timeout=PATIENCE,
             )
         except FlowferryError as error:
-            complaints = _complaints(images / "criu.log") or str(error)
-            raise FlowferryError(code, f"{self.title}: {complaints}", error.details) from error
+            reason = complaints(images / "criu.log") or str(error)
+            raise FlowferryError(code, f"{self.title}: {reason}", error.details) from error
 
     # -- either
 
@@ -242,13 +242,6 @@ class ProcessTree(Workload):
         endpoints.remove(endpoint)
         self.freezer.end()
         self.moved_files.remove_files(about["id"])
-
-
-def _complaints(log: Path) -> str:
-    """The last errors that CRIU logged."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    errors = [line.split("Error ", 1)[1] for line in lines if "Error " in line]
-    return "; ".join(line for line in errors if "RLIMIT_NOFILE" not in line)[-600:]
 
 
 def _command(number: int) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from ..errors import FlowferryError
 from .base import Workload
+from .docker import DockerContainer
 from .kubernetes import KubernetesPod
 from .podman import PodmanContainer
+from .podman_pod import PodmanPod
 from .process import ProcessTree
 
 # A plain list of imports, since Ansible ships to a node what it finds imported here.
 RUNTIMES: dict[str, type[Workload]] = {
-    kind.runtime: kind for kind in (PodmanContainer, ProcessTree, KubernetesPod)
+    kind.runtime: kind
+    for kind in (DockerContainer, KubernetesPod, PodmanContainer, PodmanPod, ProcessTree)
 }
 DEFAULT = PodmanContainer.runtime
 
