@@ -474,8 +474,7 @@ def test_checksum_is_verified_and_updated() -> None:
         assert left == (3, changed + ones_complement(changed).to_bytes(2, "big") + PAYLOAD)
 
 
-def test_checksum_of_an_added_header_is_refused_at_run_time() -> None:
-    """The payload was never summed, so nothing right could be written."""
+def test_checksum_of_an_added_header_sums_the_payload() -> None:
     document = small()
     add_header(document, "udp", ports=32, length=16, checksum=16)
     document["deparsers"][0]["order"] = ["ethernet", "udp"]
@@ -494,8 +493,12 @@ def test_checksum_of_an_added_header_is_refused_at_run_time() -> None:
         }
     ]  # fmt: skip
     run = TestRun(always(document, primitive("add_header", {"type": "header", "value": "udp"})))
-    assert run(frame(7) + PAYLOAD) is None
-    assert run.only_drop() == "checksum"
+    for payload in (PAYLOAD, PAYLOAD[:-1], b""):
+        left = run(frame(7) + payload)
+        assert left is not None
+        checksum = int.from_bytes(left[1][20:22], "big")
+        assert checksum == ones_complement(payload + bytes(len(payload) % 2))
+        assert left == (3, frame(7) + bytes(6) + left[1][20:22] + payload)
 
 
 def test_a_port_that_is_not_there() -> None:

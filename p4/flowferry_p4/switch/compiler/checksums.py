@@ -3,13 +3,14 @@
 
 A checksum over headers only is computed anew from its fields. One that covers the payload is
 adjusted by the difference between the fields the packet arrived with and those it leaves with:
-the payload of a 64 KB GSO packet is never read, and a partial checksum, which covers the
-pseudo-header only until the last device completes it, stays partial.
+the payload of a 64 KB GSO packet is not read, and a partial checksum, which covers the
+pseudo-header only until the last device completes it, stays partial. Where that cannot be, since
+the packet arrived without the header, and to verify such a checksum, the payload is summed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..bmv2_json import Calculation, Checksum, Const, FieldRef, Header, Program
 from ..errors import BadProgram, Refused
@@ -46,12 +47,16 @@ def crc_table(polynomial: int) -> list[int]:
 
 @dataclass(frozen=True)
 class PlainChecksum:
-    """target = ~sum(words), when `condition`."""
+    """target = ~sum(words), when `condition`.
+
+    `partial`: with a payload, what the field has while the checksum is partial.
+    """
 
     target: str
     valid: str
     condition: str
     terms: tuple[str, ...]
+    partial: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class PayloadChecksum:
     """Adjust the two bytes at `target_at` in header `header` by new words minus old words."""
 
     header: str  # C name of the header's offset variable
+    target: str
     target_at: int
     valid: str
     arrived: str
@@ -68,6 +74,7 @@ class PayloadChecksum:
     own_new: tuple[str, ...]
     own_old: tuple[str, ...]
     never_zero: bool
+    whole: tuple[str, ...]  # all words, for a header that did not arrive
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,11 @@ class ChecksumCompiler:
             if not checksum.verify:
                 continue
             calculation = self._calculation(checksum)
+            plain = self._plain(checksum, calculation)
             if calculation.with_payload:
-                raise Refused(
-                    "verification of a checksum over the payload",
-                    checksum.source,
-                    "the packet may still carry a partial checksum, as it does from a veth",
-                )
-            result.append(self._plain(checksum, calculation))
+                self._refuse_odd(calculation, checksum)
+                plain = replace(plain, partial=self._pseudo_header(checksum, calculation))
+            result.append(plain)
         return result
 
     def updated(self) -> list[PlainChecksum]:
@@ -148,22 +153,40 @@ class ChecksumCompiler:
             terms=tuple(sum_words(self._placed(calculation))),
         )
 
+    def _refuse_odd(self, calculation: Calculation, checksum: Checksum) -> None:
+        bits = sum(width for _, width in self._placed(calculation))
+        if bits % 16:
+            raise Refused(f"a checksum over {bits} bits before the payload", checksum.source)
+
+    def _pseudo_header(self, checksum: Checksum, calculation: Calculation) -> tuple[str, ...]:
+        """The words of other headers than the checksum's own: all that a partial one covers."""
+        terms: list[str] = []
+        at = 0
+        for value in calculation.inputs:
+            text, width = self._place(value, calculation)
+            if not (isinstance(value, FieldRef) and value.header == checksum.target.header):
+                terms += sum_words([(text, width)], at)
+            at += width
+        return tuple(terms)
+
     def _payload(self, checksum: Checksum, calculation: Calculation) -> PayloadChecksum:
         header = self.program.header(checksum.target.header)
         self._refuse_changes_in_payload(header, checksum)
+        self._refuse_odd(calculation, checksum)
         parts: dict[str, list[str]] = {"pn": [], "po": [], "on": [], "oo": []}
         at = 0
         for value in calculation.inputs:
             text, width = self._place(value, calculation)
             if isinstance(value, FieldRef) and value in self.analysis.tracked:
                 own = "o" if value.header == header.name else "p"
-                new = f"({self.names.valid(value.header)} ? {text} : 0)"
-                parts[own + "n"] += sum_words([(new, width)], at)
+                new = " + ".join(sum_words([(text, width)], at))
+                parts[own + "n"].append(f"only_if({self.names.valid(value.header)}, {new})")
                 parts[own + "o"] += sum_words([(self.names.original(value), width)], at)
             at += width
         target = header.field(checksum.target.field)
         return PayloadChecksum(
             header=self.names.headers[header.name],
+            target=self.names.field(checksum.target),
             target_at=target.offset // 8,
             valid=self.names.valid(header.name),
             arrived=self.names.arrived(header.name),
@@ -173,6 +196,7 @@ class ChecksumCompiler:
             own_new=tuple(parts["on"]),
             own_old=tuple(parts["oo"]),
             never_zero=_like_udp(header, checksum.target.field),
+            whole=tuple(sum_words(self._placed(calculation))),
         )
 
     def _refuse_changes_in_payload(self, header: Header, checksum: Checksum) -> None:

@@ -54,7 +54,6 @@ FRAME = 14
 DROP_REASONS = {
     "no_port": "the program chose a port that does not exist",
     "room": "headers could not be added or removed, or a packet not be cut",
-    "checksum": "a checksum over a payload that did not arrive with one",
     "vlan": "the frame has a VLAN tag",
     "frame": "the frame on the CPU port is not from the switch",
     "copy": "a copy of a copy, or a second copy that should go through again",
@@ -138,6 +137,7 @@ class _Code:
         metadata = _standard_metadata(program, names)
         actions = [compile_action(a, names, self.primitives) for a in program.actions.values()]
         states = self.parser.states()
+        verified = self.checksums.verified()
         return {
             **self._storage(),
             **self._hashes(),
@@ -148,7 +148,8 @@ class _Code:
             "pipelines": [
                 _pipeline(p, program, self.tables, names) for p in (program.ingress, program.egress)
             ],
-            "verified": self.checksums.verified(),
+            "verified": verified,
+            "payloads_verified": any(v.partial is not None for v in verified),
             "updated": self.checksums.updated(),
             "adjusted": self.checksums.adjusted(),
             "emitted": [_emit(program.header(h), names, self.analysis) for h in program.deparser],
