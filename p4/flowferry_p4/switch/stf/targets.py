@@ -88,8 +88,8 @@ class EmbeddedSwitch(Target):
             self._sockets[number] = _cable(number)
         cpu = next(c for c in CPU_PORTS if c not in numbers)
         fronts = [Port(number, f"port{number}") for number in numbers]
-        self._switch = Switch(DEVICE, Ports(fronts, cpu, DEVICE), framed)
-        self._server, _ = start_server(self._switch, ADDRESS)
+        self.switch = Switch(DEVICE, Ports(fronts, cpu, DEVICE), framed)
+        self._server, _ = start_server(self.switch, ADDRESS)
         self._stopping, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
@@ -114,7 +114,7 @@ class EmbeddedSwitch(Target):
         self._stop.send(b"x")
         self._thread.join()
         self._server.stop(None).wait()
-        self._switch.close()
+        self.switch.close()
         for s in (*self._sockets.values(), self._stopping, self._stop):
             s.close()
 
