@@ -11,8 +11,11 @@ from typing import Any
 from . import images
 from .contents import Checkpoint
 
-# Images without messages: the memory, and what commands of iproute2 and nftables wrote.
-_RAW = ("ifaddr-", "route-", "route6-", "rule-", "iptables-", "ip6tables-", "nftables-")
+# Images without CRIU's messages: what iproute2, netlink and nftables wrote, and plugins of CRIU.
+_RAW = (
+    *("ifaddr-", "route-", "route6-", "rule-", "netns-ct-", "netns-exp-"),
+    *("iptables-", "ip6tables-", "nftables-", "amdgpu-"),
+)
 _PAGE_SIZES = (4096, 16384, 65536)
 _IN_PARENT, _PRESENT = 1, 4
 _ENDED = (2, 6)  # dead, zombie
