@@ -28,3 +28,18 @@ def lab() -> Iterator[Lab]:
             yield running
         finally:
             running.end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of test_runtimes.py: what moved how, as far as this run has tried it."""
+    cells = [
+        (report.nodeid.rpartition("[")[2].rstrip("]"), protocol, text)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if "test_runtimes.py" in report.nodeid and report.when == "call"
+        for protocol, text in report.user_properties or [("all", "FAILED")]
+    ]
+    if cells:
+        terminalreporter.section("runtime, strategy and protocol: no resets, nothing lost")
+    for cell, protocol, text in sorted(cells):
+        terminalreporter.line(f"{cell:<20} {protocol:<9} {text}")

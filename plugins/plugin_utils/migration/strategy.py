@@ -135,7 +135,8 @@ class Rewrite(Strategy):
             self.traffic.translate(old, new)
 
     def is_redirected(self) -> bool:
-        return not self.traffic.backends(self.old[0])
+        # A switch that has neither has lost its tables: that is no redirect.
+        return bool(self.traffic.backends(self.new[0])) and not self.traffic.backends(self.old[0])
 
     def lead_back(self) -> None:
         for old, new in self.changed_addresses().items():

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stream of a checkpoint: what goes in comes out, and nothing else is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils import transfer
+from ansible_collections.flowferry.core.plugins.module_utils.certificates import (
+    one_time_certificates,
+)
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+
+CERTIFICATES = one_time_certificates()
+
+
+class Receiver:
+    """The destination's end, in a thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.intact: bool | None = None
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        context = transfer.tls_context(CERTIFICATES, server=True)
+        plain, _ = self.listener.accept()
+        with context.wrap_socket(plain, server_side=True) as connection:
+            lines = transfer.JsonLines(connection)
+            assert lines.receive() == {"hello": "transfer"}
+            try:
+                self.intact = transfer.receive(lines, self.directory)
+            except FlowferryError as error:
+                self.error = error
+
+    def join(self) -> None:
+        self.thread.join(10)
+        self.listener.close()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    (tmp_path / "received").mkdir()
+    started = Receiver(tmp_path / "received")
+    yield started
+    started.join()
+
+
+@pytest.fixture
+def sender(receiver: Receiver) -> Iterator[transfer.Sender]:
+    context = transfer.tls_context(CERTIFICATES, server=False)
+    opened = transfer.Sender("127.0.0.1", receiver.port, context, timeout=5.0)
+    yield opened
+    opened.close()
+
+
+def test_every_file_arrives(tmp_path: Path, sender: transfer.Sender, receiver: Receiver) -> None:
+    contents = {"empty": b"", "small.img": b"x", "images/pages-1.img": os.urandom(3 << 20)}
+    for name, content in contents.items():
+        path = tmp_path / "sent" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert sender.send(tmp_path / "sent") == {"size": sum(map(len, contents.values()))}
+    receiver.join()
+    assert receiver.intact is True
+    arrived = {
+        str(path.relative_to(receiver.directory)): path.read_bytes()
+        for path in receiver.directory.rglob("*")
+        if path.is_file()
+    }
+    assert arrived == contents
+
+
+def send_raw(sender: transfer.Sender, *messages: dict[str, object] | bytes) -> None:
+    connection = sender._lines.connection
+    for message in messages:
+        data = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
+        connection.sendall(data)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"name": "../outside", "size": 1},
+        {"name": "/tmp/outside", "size": 1},
+        {"name": "a/../../outside", "size": 1},
+        {"name": "", "size": 1},
+        {"name": "file", "size": -1},
+    ],
+)
+def test_a_file_that_belongs_elsewhere_is_refused(
+    sender: transfer.Sender, receiver: Receiver, header: dict[str, object]
+) -> None:
+    send_raw(sender, header, b"x")
+    receiver.join()
+    assert isinstance(receiver.error, FlowferryError)
+    assert receiver.error.code == "transfer_failed"
+    assert list(receiver.directory.parent.rglob("*")) == [receiver.directory]
+
+
+def test_a_damaged_file_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
+    wrong = hashlib.sha256(b"other").hexdigest()
+    send_raw(sender, {"name": "file", "size": 1}, b"x", {"sha256": wrong})
+    receiver.join()
+    assert receiver.intact is False
+
+
+def test_a_stream_that_ends_early_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
+    send_raw(sender, {"name": "file", "size": 100}, b"x")
+    sender.close()
+    receiver.join()
+    assert isinstance(receiver.error, FlowferryError)
+    assert "ended 99 bytes early" in str(receiver.error)
+
+
+def test_an_unreachable_destination_is_named() -> None:
+    context = transfer.tls_context(CERTIFICATES, server=False)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(FlowferryError, match=f"cannot reach the destination at 127.0.0.1:{port}"):
+        transfer.Sender("127.0.0.1", port, context, timeout=1.0)

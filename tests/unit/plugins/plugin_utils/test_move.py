@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The protocol, whatever fails: one copy serves, and what was done is undone.
+
+The helpers and the switch are played here. Each operation of theirs fails once, before it has done
+anything or after; what happens to the workload follows from what they were asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration import journal as journals
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration.move import Aborted, Move
+
+ENDPOINT = {"namespace": "ff-it", "address": "198.19.0.1", "mac": "02:fe:00:00:00:01"}
+PLAN = {
+    "workload": "podman:it",
+    "about": {"id": "1"},
+    "strategy": "keep",
+    "endpoint": ENDPOINT,
+    "destination_endpoint": ENDPOINT,
+    "warm": False,
+    "source": {"name": "a", "switch_port": 1, "mac": "02:ff:00:00:00:0a"},
+    "destination": {
+        "name": "b",
+        "switch_port": 2,
+        "mac": "02:ff:00:00:00:0b",
+        "address": "",
+        "port": 0,
+    },
+}
+
+
+class World:
+    """Two nodes and a switch; ``fault`` is the operation that fails, and when."""
+
+    def __init__(self, fault: str = "", after: bool = False) -> None:
+        self.fault = fault
+        self.after = after
+        self.source = "running"
+        self.copy = "absent"
+        self.redirected = False
+        self.holds: set[str] = set()
+        self.guards: set[int] = set()
+        self.log: list[str] = []
+
+    def do(self, operation: str, change: dict[str, Any]) -> None:
+        self.log.append(operation)
+        failing = operation == self.fault
+        if failing and not self.after:
+            self.fault = ""
+            raise FlowferryError("test", operation)
+        for name, value in change.items():
+            setattr(self, name, value)
+        if failing:
+            self.fault = ""
+            raise FlowferryError("test", operation)
+
+    def heard(self) -> list[str]:
+        """Whom clients can hear."""
+        voices = {"source": (self.source == "running", 1), "copy": (self.copy == "running", 2)}
+        return [
+            name
+            for name, (speaks, port) in voices.items()
+            if speaks and port not in self.guards and "from" not in self.holds
+        ]
+
+
+EFFECTS = {
+    "prepare_destination": {"copy": "prepared"},
+    "freeze": {"source": "frozen"},
+    "restore": {"copy": "running"},
+    "resume": {"source": "running"},
+    "remove": {"source": "absent"},
+    "discard": {"copy": "absent"},
+}
+
+
+class Helper:
+    """One node of the world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def call(self, operation: str, **_: Any) -> Any:
+        self.world.do(operation, EFFECTS.get(operation, {}))
+        return {"size": 1}
+
+
+class Traffic:
+    """The switch's holds and guards."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.buffer = SimpleNamespace(packets=0, overflow=0)
+        self.released_at = 0.0
+
+    def hold_ingress(self) -> None:
+        self.world.do("hold_ingress", {"holds": self.world.holds | {"to"}})
+
+    def hold_egress(self) -> None:
+        self.world.do("hold_egress", {"holds": self.world.holds | {"from"}})
+
+    def release(self, heard_until: dict[int, float]) -> None:
+        self.world.do("release", {"holds": set()})
+
+    def guard(self, port: int) -> None:
+        self.world.do(f"guard {port}", {"guards": self.world.guards | {port}})
+
+    def unguard(self, port: int) -> None:
+        self.world.do(f"unguard {port}", {"guards": self.world.guards - {port}})
+
+
+class Strategy:
+    """The redirect alone."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.traffic = Traffic(world)
+
+    def changed_addresses(self) -> dict[str, str]:
+        return {"198.19.0.1": "198.19.0.2"}
+
+    def prepare(self) -> None:
+        self.world.do("prepare_switch", {})
+
+    def redirect(self) -> None:
+        self.world.do("redirect", {"redirected": True})
+
+    def is_redirected(self) -> bool:
+        return self.world.redirected
+
+    def lead_back(self) -> None:
+        self.world.do("lead_back", {})
+
+    def forget_old(self) -> None:
+        self.world.do("forget_old", {})
+
+    def forget_new(self) -> None:
+        self.world.do("forget_new", {})
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> journals.Journal:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return journals.Journal("switch:9559", "podman.it")
+
+
+def move(world: World, journal: journals.Journal, aborted: list[bool] | None = None) -> Move:
+    flags = iter(aborted or [])
+    return Move(
+        PLAN,
+        Strategy(world),  # type: ignore[arg-type]  # played, not subclassed
+        Helper(world),  # type: ignore[arg-type]
+        Helper(world),  # type: ignore[arg-type]
+        journal,
+        lambda event: None,
+        lambda: next(flags, False),
+    )
+
+
+def test_everything_in_its_order(journal: journals.Journal) -> None:
+    world = World()
+    result = move(world, journal).run()
+    moved = ["checkpoint", "transfer", "rewrite", "restore", "redirect", "release"]
+    names = [phase["name"] for phase in result["phases"]]
+    assert names == ["prepare", "hold", *moved, "clean"]
+    steps = ["hold_ingress", "freeze", "hold_egress", *moved, "remove"]
+    positions = [world.log.index(step) for step in steps]
+    assert positions == sorted(positions)
+    assert world.log.index("guard 1") < world.log.index("redirect")
+    assert world.log.index("remove") < world.log.index("unguard 1")
+    assert (world.heard(), world.guards, world.holds) == (["copy"], set(), set())
+    assert journal.read() is None and result["warnings"] == []
+
+
+BEFORE = ["prepare_destination", "prepare_source", "prepare_switch"]
+BEFORE += ["hold_ingress", "freeze", "hold_egress"]
+BEFORE += ["checkpoint", "transfer", "rewrite", "restore", "guard 1"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize("fault", BEFORE)
+def test_a_failure_before_the_redirect_is_undone(
+    journal: journals.Journal, fault: str, after: bool
+) -> None:
+    world = World(fault, after)
+    with pytest.raises(FlowferryError, match="The source serves on"):
+        move(world, journal).run()
+    assert (world.source, world.copy, world.redirected) == ("running", "absent", False)
+    assert (world.heard(), world.guards, world.holds) == (["source"], set(), set())
+    assert world.log[-1] in ("unguard 2", "forget_new")
+    assert journal.read() is None
+
+
+def test_a_redirect_that_did_not_take_place_is_undone(journal: journals.Journal) -> None:
+    world = World("redirect", after=False)
+    with pytest.raises(FlowferryError, match="The source serves on"):
+        move(world, journal).run()
+    assert (world.heard(), world.copy, world.guards) == (["source"], "absent", set())
+
+
+def test_a_redirect_that_did_is_the_commit(journal: journals.Journal) -> None:
+    """It failed to say so, but the switch knows."""
+    world = World("redirect", after=True)
+    move(world, journal).run()
+    assert (world.heard(), world.source, world.holds) == (["copy"], "absent", set())
+    assert journal.read() is None
+
+
+@pytest.mark.parametrize("fault", ["remove", "forget_old", "unguard 1"])
+def test_a_source_that_remains_is_reported_and_kept_quiet(
+    journal: journals.Journal, fault: str
+) -> None:
+    world = World(fault)
+    result = move(world, journal).run()
+    assert "Run the playbook again" in result["warnings"][0]
+    assert world.heard() == ["copy"] and world.guards == {1}
+    found = journal.read()
+    assert found is not None and found["phase"] == "clean"
+    assert move(world, journal).recover() == ("finished", [])
+    assert (world.heard(), world.guards, journal.read()) == (["copy"], set(), None)
+
+
+def test_a_clean_that_fails_again_is_reported_again(journal: journals.Journal) -> None:
+    world = World("remove")
+    move(world, journal).run()
+    world.fault = "remove"
+    what, warnings = move(world, journal).recover()
+    assert what == "finished" and "the source was not removed" in warnings[0]
+    assert journal.read() is not None and world.guards == {1}
+
+
+def test_a_copy_that_cannot_be_removed_is_kept_quiet(journal: journals.Journal) -> None:
+    world = World("restore", after=True)
+    helper = move(world, journal)
+    helper.destination.call = _failing_discard(world)  # type: ignore[method-assign]
+    with pytest.raises(FlowferryError):
+        helper.run()
+    assert world.copy == "running" and world.heard() == ["source"]
+    assert world.guards == {2} and journal.read() is not None
+    assert move(world, journal).recover() == ("rolled back", [])
+    assert (world.copy, world.guards, journal.read()) == ("absent", set(), None)
+
+
+def _failing_discard(world: World) -> Any:
+    def call(operation: str, **arguments: Any) -> Any:
+        if operation == "discard":
+            raise FlowferryError("discard_failed", "the copy is still there")
+        return Helper(world).call(operation, **arguments)
+
+    return call
+
+
+@pytest.mark.parametrize("phases_before", range(7))
+def test_whoever_asked_is_gone(journal: journals.Journal, phases_before: int) -> None:
+    world = World()
+    with pytest.raises(Aborted):
+        move(world, journal, [False] * phases_before + [True]).run()
+    assert (world.heard(), world.copy, world.guards) == (["source"], "absent", set())
+    assert journal.read() is None
+
+
+@pytest.mark.parametrize("step", range(1, 60))
+def test_a_keeper_that_dies_at_any_step_leaves_what_the_next_one_can_end(
+    journal: journals.Journal, step: int
+) -> None:
+    """Killed between two operations; then one serves, everywhere the same one."""
+    world = World()
+
+    class Killed(BaseException):
+        pass
+
+    done = world.do
+
+    def counted(operation: str, change: dict[str, Any]) -> None:
+        if len(world.log) == step:
+            raise Killed
+        done(operation, change)
+
+    world.do = counted  # type: ignore[method-assign]
+    try:
+        move(world, journal).run()
+    except Killed:
+        assert len(world.heard()) <= 1
+        world.do = done  # type: ignore[method-assign]
+        if journal.read() is not None:
+            move(world, journal).recover()
+    assert world.heard() == ["copy" if world.redirected else "source"]
+    assert (world.copy == "running") is world.redirected
+    assert (world.guards, world.holds, journal.read()) == (set(), set(), None)
