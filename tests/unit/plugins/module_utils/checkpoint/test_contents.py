@@ -94,6 +94,11 @@ def test_directory_of_criu() -> None:
     assert "udp connected 192.0.2.1:1006 192.0.2.1:1005" in process["sockets"]
 
 
+def test_a_network_namespace_that_was_dumped_too(unpacked: Path) -> None:
+    shutil.copytree(DATA / "network", unpacked / "checkpoint", dirs_exist_ok=True)
+    assert describe(load(unpacked))["network_external"] is False
+
+
 def kubelet_archive(unpacked: Path, path: Path, annotations: dict[str, str], log: str) -> Path:
     """The same checkpoint with the metadata of a kubelet's engine."""
     specification = json.loads((unpacked / "spec.dump").read_text())
