@@ -195,19 +195,22 @@ class KubernetesPod(Workload):
         The kubelet starts it from the image that the pod names, which is the checkpoint. From now
         on that name means the image that the container was made of at first.
         """
-        names = containerd.images()
-        gone = [name for name in names if "/flowferry-base/" in name]
+        checkpoints = self._checkpoint_images(about)
         for name, container in about["containers"].items():
-            reference = about["images"][name]
-            if names.get(reference) not in (None, names.get(container["image_ref"])):
-                gone += [
-                    i
-                    for i, digest in names.items()
-                    if digest == names[reference] and i != reference
-                ]
-                containerd.tag(container["image_ref"], reference)
-        containerd.remove_images(gone)
+            if about["images"][name] in checkpoints:
+                containerd.tag(container["image_ref"], about["images"][name])
+        containerd.remove_images(sorted(checkpoints - set(about["images"].values())))
         self._close_server()
+
+    def _checkpoint_images(self, about: About) -> set[str]:
+        """Names of this move's checkpoints."""
+        present = containerd.images()
+        found: set[str] = set()
+        for name, reference in about.get("images", {}).items():
+            base = present.get(about["containers"][name]["image_ref"])
+            if present.get(reference) not in (None, base):
+                found |= {i for i, digest in present.items() if digest == present[reference]}
+        return found
 
     # -- either
 
@@ -229,6 +232,19 @@ class KubernetesPod(Workload):
                     "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
                 )
             time.sleep(0.01)
+        if uid != about["uid"]:
+            containerd.remove_images(sorted(self._checkpoint_images(about)))
+        self._forget_names(about, uid)
+
+    def _forget_names(self, about: About, uid: str) -> None:
+        """Names that only the containers which have ended went by."""
+        if uid == about["uid"]:
+            used = {name for one in about["containers"].values() for name in one["names"]}
+            gone = {name for name in used if "/flowferry-" in name}
+        else:
+            servers = {name.partition("/")[0] for name in about.get("images", {}).values()}
+            gone = {name for name in containerd.images() if name.partition("/")[0] in servers}
+        containerd.remove_images(sorted(gone & set(containerd.images())))
 
     def _close_server(self) -> None:
         if self._server is not None:

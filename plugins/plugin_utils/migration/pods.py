@@ -301,9 +301,13 @@ def _check_containers(title: str, pod: Pod) -> None:
 
 def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
     """What is known of each container, from the API and from the node."""
+    # A restored container shows another image than it was made of at first.
+    kept = json.loads(pod["metadata"].get("annotations", {}).get(IMAGES_ANNOTATION, "{}"))
+    images = {one["name"]: one["image"] for one in pod["spec"]["containers"]}
     containers = {}
     for status in pod["status"]["containerStatuses"]:
-        name, reference = status["name"], status["imageID"]
+        name = status["name"]
+        reference = kept.get(name, {}).get("reference") or status["imageID"]
         if name not in found:
             raise FlowferryError(
                 "not_running",
@@ -317,8 +321,9 @@ def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
             )
         containers[name] = {
             **found[name],
-            "image": next(c["image"] for c in pod["spec"]["containers"] if c["name"] == name),
+            "image": kept.get(name, {}).get("image") or images[name],
             "image_ref": reference,
+            "names": [images[name], status["imageID"]],
         }
     return containers
 
@@ -335,8 +340,10 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
     for container in spec["containers"]:
         container["image"] = about["images"][container["name"]]
         container["imagePullPolicy"] = "IfNotPresent"
-    original = {name: one["image"] for name, one in about["containers"].items()}
-    kept = json.loads(source["metadata"].get("annotations", {}).get(IMAGES_ANNOTATION, "{}"))
+    original = {
+        name: {"image": one["image"], "reference": one["image_ref"]}
+        for name, one in about["containers"].items()
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -351,7 +358,7 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
             "annotations": {
                 **source["metadata"].get("annotations", {}),
                 ADDRESS_ANNOTATION: address,
-                IMAGES_ANNOTATION: json.dumps(kept or original, sort_keys=True),
+                IMAGES_ANNOTATION: json.dumps(original, sort_keys=True),
             },
         },
         "spec": spec,
