@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 from demo.lab_control import LabError
@@ -43,14 +44,16 @@ def _begin(output: Path, arguments: argparse.Namespace) -> int:
 
 def _measure(output: Path, arguments: argparse.Namespace) -> int:
     """What fails is written down, and does not keep the rest from being measured."""
-    lab = open_lab()
     file = _file(output)
     records.read(file)
     wanted = {
         name: getattr(arguments, name) for name in ("series", "runtime", "mover", "moves", "values")
     }
+    lab = open_lab()
     try:
-        measure(file, lab, **wanted)
+        with tempfile.TemporaryDirectory(prefix="flowferry-benchmark-") as journals:
+            lab.state = Path(journals)
+            measure(file, lab, **wanted)
     except LabError as error:
         what = f"{arguments.series}, {arguments.mover}, {arguments.runtime}"
         records.append(file, "failure", what=what, why=str(error).strip()[-500:])

@@ -44,6 +44,10 @@ class Bed:
             demo_runtime=self.runtime.name,
         ).must_succeed()
 
+    def recover(self) -> None:
+        """After a move that failed: the next one finishes it, or takes it back."""
+        self.lab.migrate("node1", workload=self.runtime.workload)
+
     def remove(self) -> None:
         """From wherever it is, with its address."""
         for node in NODES:

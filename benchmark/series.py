@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from demo.lab_control import NODES, Lab
+from demo.lab_control import NODES, Lab, LabError
 from demo.traffic import TrafficClient
 
 from . import switch
@@ -36,6 +36,9 @@ def measure(
     try:
         for value in values:
             SERIES[series](output, bed, facts, moves, value)
+    except LabError:
+        bed.recover()
+        raise
     finally:
         bed.remove()
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from flowferry_p4.client import Entry, Session, Update
 from flowferry_p4.client.traffic import EndpointTraffic
@@ -33,12 +32,22 @@ def time_updates(lab: Lab, count: int) -> list[float]:
 
 
 def forget(lab: Lab) -> None:
-    """The address is not used any more."""
-    with lab.session(primary=True) as session, suppress(ValueError):
-        session.write([Update("DELETE", _route(session, lab.address))])
+    """The address is not used any more; a migration that broke off may have left all of these."""
+    with lab.session(primary=True) as session:
+        found = [
+            entry
+            for table in ("route", "hold_to", "hold_from", "guard")
+            for entry in session.read(table)
+            if entry.match.get(_ADDRESS[table]) in (lab.address, f"{lab.address}/32")
+        ]
+        if found:
+            session.write([Update("DELETE", entry) for entry in found])
+
+
+_ADDRESS = {"route": "destination", "guard": "source", "hold_to": "address", "hold_from": "address"}
+"""The match field that has an endpoint's address."""
 
 
 def _route(session: Session, address: str) -> Entry:
-    """Raises ValueError when there is none."""
     (route,) = session.read("route", {"destination": f"{address}/32"})
     return route

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,12 @@ class RemoteClient:
 
     def end(self) -> dict[str, Any]:
         """Its standard input ends, and it with it; returns what it saw last, if it still ran."""
-        output, _ = self.process.communicate("", timeout=90)
+        try:
+            output, _ = self.process.communicate("", timeout=90)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            return {}
         last: dict[str, Any] = json.loads(output) if output.startswith("{") else {}
         return last
 

@@ -19,6 +19,12 @@ from .entries import Entry, Update
 from .errors import P4Error, WriteError
 from .session import Session
 
+# Deliveries before a hold ends. The first takes what gathered in the hold; with each more, fewer
+# packets are overtaken by those that are no longer held.
+_ROUNDS = 2
+# Packets that the switch acknowledges together: few enough for one timeout of the session.
+_BATCH = 256
+
 REASON_TO, REASON_FROM = 1, 2
 """Why a packet was held: on its way to the endpoint, or from it (packet_in.reason)."""
 
@@ -144,8 +150,9 @@ class EndpointTraffic:
         the client would then refuse the copy's packets as old (PAWS, RFC 7323 section 5).
         Answers go out before requests come in, as they are older.
         """
-        while held := self.buffer.take():
-            self._deliver(held, heard_until)
+        # Whoever gets an answer asks again: the buffer of a busy endpoint is never found empty.
+        for _ in range(_ROUNDS):
+            self._deliver(self.buffer.take(), heard_until)
         self._delete(self._holds())
         self.released_at = time.monotonic()
         # Packets that the switch took before the entries went are still on their way to us.
@@ -162,9 +169,9 @@ class EndpointTraffic:
             if item.reason == REASON_FROM and item.arrived < heard_until.get(item.port, 0.0)
         ]
         requests = [item for item in held if item.reason == REASON_TO]
-        if answers or requests:
-            packets = [(item.payload, {"past_hold": 1}) for item in answers + requests]
-            self.session.send_packets(packets)
+        packets = [(item.payload, {"past_hold": 1}) for item in answers + requests]
+        for start in range(0, len(packets), _BATCH):
+            self.session.send_packets(packets[start : start + _BATCH])
             self.session.flush()
 
     # -- guard

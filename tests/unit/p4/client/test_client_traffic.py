@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The release of held packets: in order, in bounds, and it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from flowferry_p4.client import Entry, Session, Update
+from flowferry_p4.client.traffic import REASON_FROM, REASON_TO, EndpointTraffic
+
+SOURCE, DESTINATION = 1, 2
+
+
+class BusySwitch:
+    """Keeps hold entries, and holds a new request for each that is delivered, as clients do."""
+
+    def __init__(self, busy: bool) -> None:
+        self.busy = busy
+        self.entries: list[Entry] = []
+        self.sent: list[bytes] = []
+        self.batches: list[int] = []
+        self.callback: Any = None
+
+    def on_packet(self, callback: Any) -> None:
+        self.callback = callback
+
+    def read(self, table: str, match: object) -> list[Entry]:
+        return [entry for entry in self.entries if entry.table == table]
+
+    def write(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            if update.kind == "DELETE":
+                self.entries.remove(update.entry)
+            else:
+                self.entries.append(update.entry)
+
+    def send_packets(self, packets: Sequence[tuple[bytes, Any]]) -> None:
+        self.batches.append(len(packets))
+        for payload, metadata in packets:
+            assert metadata == {"past_hold": 1}
+            self.sent.append(payload)
+            if self.busy and self.entries:
+                self.arrive(b"next " + payload, REASON_TO, 3)
+
+    def flush(self) -> None:
+        """Nothing is under way here."""
+
+    def arrive(self, payload: bytes, reason: int, port: int) -> None:
+        self.callback(payload, {"reason": reason, "ingress_port": port})
+
+
+def held_endpoint(busy: bool) -> tuple[BusySwitch, EndpointTraffic]:
+    switch = BusySwitch(busy)
+    traffic = EndpointTraffic(cast(Session, switch), "198.19.0.100")
+    traffic.hold_ingress()
+    traffic.hold_egress()
+    return switch, traffic
+
+
+@pytest.mark.timeout(30)
+def test_the_hold_of_a_busy_endpoint_ends() -> None:
+    switch, traffic = held_endpoint(busy=True)
+    switch.arrive(b"request", REASON_TO, 3)
+    traffic.release({DESTINATION: math.inf})
+    assert switch.entries == []
+    assert switch.sent == [b"request", b"next request", b"next next request"]
+
+
+def test_answers_go_out_before_requests_come_in() -> None:
+    switch, traffic = held_endpoint(busy=False)
+    switch.arrive(b"request 1", REASON_TO, 3)
+    switch.arrive(b"answer 1", REASON_FROM, DESTINATION)
+    switch.arrive(b"request 2", REASON_TO, 3)
+    switch.arrive(b"answer 2", REASON_FROM, DESTINATION)
+    traffic.release({DESTINATION: math.inf})
+    assert switch.sent == [b"answer 1", b"answer 2", b"request 1", b"request 2"]
+
+
+def test_who_is_not_to_be_heard_is_not() -> None:
+    switch, traffic = held_endpoint(busy=False)
+    switch.arrive(b"of the source, late", REASON_FROM, SOURCE)
+    switch.arrive(b"of a third", REASON_FROM, 7)
+    traffic.release({SOURCE: 0.0, DESTINATION: math.inf})
+    assert switch.sent == []
+
+
+def test_many_packets_are_acknowledged_in_batches() -> None:
+    switch, traffic = held_endpoint(busy=False)
+    for number in range(1000):
+        switch.arrive(b"%d" % number, REASON_TO, 3)
+    traffic.release({DESTINATION: math.inf})
+    assert switch.sent == [b"%d" % number for number in range(1000)]
+    assert max(switch.batches) <= 256
