@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Mapping
 
@@ -63,6 +64,12 @@ class Dataplane:
         for port, ifindex in interfaces.items():
             port_of_interface.update(struct.pack("=I", ifindex), struct.pack("=I", port))
             interface_of_port.update(struct.pack("=I", port), struct.pack("=I", ifindex))
+
+    def forget_port(self, port: int, ifindex: int) -> None:
+        """A port is gone, or has another interface from now on."""
+        for name, key in (("port_of_interface", ifindex), ("interface_of_port", port)):
+            with contextlib.suppress(OSError):  # it may never have been told
+                self._object.map(name).delete(struct.pack("=I", key))
 
     def publish(self) -> None:
         """Let the program see every change of its tables."""

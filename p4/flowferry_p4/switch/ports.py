@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import os
+import select
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +25,13 @@ from .dataplane import Dataplane
 from .errors import PortError
 
 LARGEST_MTU = 65535
+_RTMGRP_LINK = 1
 _SIOCETHTOOL = 0x8946
 # ETHTOOL_S* commands: receive and transmit checksums, scatter-gather, TCP segmentation, generic
 # segmentation, generic receive offload.
 _OFFLOADS_OFF = {0x15: "rx", 0x17: "tx", 0x19: "sg", 0x1F: "tso", 0x24: "gso", 0x2C: "gro"}
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._held: list[socket.socket] = []
+        self._held: dict[str, socket.socket] = {}
 
     def take(self, name: str, refusal: str) -> None:
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -77,10 +84,13 @@ class Claims:
         except OSError as error:
             claim.close()
             raise PortError(refusal) from error
-        self._held.append(claim)
+        self._held[name] = claim
+
+    def give_back(self, name: str) -> None:
+        self._held.pop(name).close()
 
     def release(self) -> None:
-        for claim in self._held:
+        for claim in self._held.values():
             claim.close()
         self._held.clear()
 
@@ -118,61 +128,176 @@ class CpuPort:
 
 
 class Ports:
-    """All ports of the switch, front and CPU."""
+    """All ports of the switch, front and CPU.
+
+    An interface may go away and come back under its name: the port waits for it.
+    """
 
     def __init__(self, ports: Iterable[Port], cpu_port: int, device_id: int) -> None:
         self.cpu_number = cpu_port
+        self._lock = threading.RLock()
+        self._dataplane: Dataplane | None = None
+        self._front: dict[int, Port] = {}
         self._attachments: dict[int, Attachment] = {}
         self._claims = Claims()
+        self.interfaces: dict[int, int] = {}
+        """Port to interface index, of the ports whose interface is there."""
         front = list(ports)
         check_ports(front, cpu_port)
-        self.interfaces = {p.number: _ifindex(p) for p in front}
+        for port in front:
+            _ifindex(port)
         try:
-            self._claim(front, device_id)
+            self._claims.take(
+                f"device/{device_id}",
+                f"device {device_id} is run by another switch in this network namespace; "
+                "end it or choose another --device-id",
+            )
             for port in front:
-                _no_ipv6(port.interface)
-                _up(port)
+                self.add(port)
             self.cpu = CpuPort(device_id)
         except BaseException:
             self._claims.release()
             raise
         self.interfaces[cpu_port] = self.cpu.ifindex
+        self._watch = LinkWatch(self._look)
 
-    def _claim(self, front: Iterable[Port], device_id: int) -> None:
-        self._claims.take(
-            f"device/{device_id}",
-            f"device {device_id} is run by another switch in this network namespace; "
-            "end it or choose another --device-id",
-        )
-        for port in front:
+    @property
+    def front(self) -> list[Port]:
+        return list(self._front.values())
+
+    # at run time
+    def add(self, port: Port) -> None:
+        """Make an interface a port; nothing happens where it is that port already."""
+        with self._lock:
+            if self._front.get(port.number) == port:
+                return
+            check_ports([*self._front.values(), port], self.cpu_number)
+            _ifindex(port)
             self._claims.take(
                 f"port/{port.interface}",
                 f"interface {port.interface} is a port of another running switch",
             )
+            self._front[port.number] = port
+            try:
+                self._connect(port)
+            except BaseException:
+                del self._front[port.number]
+                self._claims.give_back(f"port/{port.interface}")
+                raise
 
+    def remove(self, number: int) -> None:
+        """Leave an interface alone from now on."""
+        with self._lock:
+            if number not in self._front:
+                raise PortError(f"there is no port {number}")
+            self._disconnect(number)
+            port = self._front.pop(number)
+            self._claims.give_back(f"port/{port.interface}")
+
+    def _connect(self, port: Port) -> None:
+        """Take the port's interface into use."""
+        self._disconnect(port.number)
+        ifindex = _ifindex(port)
+        _no_ipv6(port.interface)
+        _up(port)
+        self.interfaces[port.number] = ifindex
+        if self._dataplane:
+            self._dataplane.set_ports({port.number: ifindex})
+            self._attach(port.number, self._dataplane)
+
+    def _disconnect(self, number: int) -> None:
+        ifindex = self.interfaces.pop(number, None)
+        attachment = self._attachments.pop(number, None)
+        if attachment:
+            attachment.detach()
+        if ifindex is not None and self._dataplane:
+            self._dataplane.forget_port(number, ifindex)
+
+    def _look(self) -> None:
+        """Something happened to some interface: find ports whose interface changed."""
+        with self._lock:
+            for port in self.front:
+                try:
+                    ifindex: int | None = socket.if_nametoindex(port.interface)
+                except OSError:
+                    ifindex = None
+                if ifindex == self.interfaces.get(port.number):
+                    continue
+                try:
+                    self._meet_again(port, ifindex)
+                except (PortError, OSError) as error:  # it may be gone again already
+                    log.warning("port %d: %s", port.number, error)
+
+    def _meet_again(self, port: Port, ifindex: int | None) -> None:
+        if ifindex is None:
+            log.warning("port %d: interface %s is gone", port.number, port.interface)
+            self._disconnect(port.number)
+        else:
+            self._connect(port)
+            log.info("port %d: interface %s is there again", port.number, port.interface)
+
+    # the program
     def carry(self, dataplane: Dataplane) -> None:
         """Put a program on every port, in place of the one before."""
-        dataplane.set_ports(self.interfaces)
-        for number, ifindex in self.interfaces.items():
-            attachment = self._attachments.get(number)
+        with self._lock:
+            dataplane.set_ports(self.interfaces)
+            for number in list(self.interfaces):
+                self._attach(number, dataplane)
+            self._dataplane = dataplane
+
+    def _attach(self, number: int, dataplane: Dataplane) -> None:
+        attachment = self._attachments.get(number)
+        try:
             if attachment:
                 attachment.replace(dataplane.program_fd)
-                continue
-            try:
+            else:
+                ifindex = self.interfaces[number]
                 self._attachments[number] = Attachment(ifindex, dataplane.program_fd)
-            except (OSError, NetlinkError) as error:
-                raise PortError(f"cannot attach the program to port {number}: {error}") from error
+        except (OSError, NetlinkError) as error:
+            raise PortError(f"cannot attach the program to port {number}: {error}") from error
 
     @property
     def kinds(self) -> Mapping[int, str]:
         return {number: a.kind for number, a in self._attachments.items()}
 
     def close(self) -> None:
-        for attachment in self._attachments.values():
-            attachment.detach()
-        self._attachments.clear()
-        self.cpu.remove()
-        self._claims.release()
+        self._watch.close()
+        with self._lock:
+            for attachment in self._attachments.values():
+                attachment.detach()
+            self._attachments.clear()
+            self.cpu.remove()
+            self._claims.release()
+
+
+class LinkWatch:
+    """Calls `changed` after every event of the kernel that concerns an interface."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._events.bind((0, _RTMGRP_LINK))
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="links", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._events, select.POLLIN)
+        poller.register(self._stopped, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poller.poll()]
+            if self._stopped.fileno() in ready:
+                return
+            with contextlib.suppress(OSError):  # events were lost: all the more reason to look
+                self._events.recv(1 << 16)
+            self._changed()
+
+    def close(self) -> None:
+        self._stop.send(b"x")
+        self._thread.join(timeout=2)
+        for s in (self._events, self._stop, self._stopped):
+            s.close()
 
 
 def _ifindex(port: Port) -> int:

@@ -16,6 +16,7 @@ from finsy.proto import p4r, p4r_grpc
 from .arbitration import Controller
 from .device import Switch
 from .errors import PortError, SwitchError
+from .port_service import port_handler
 from .rpc_errors import RpcFailure, abort, abort_batch
 
 API_VERSION = "1.5.0"
@@ -231,6 +232,7 @@ def start_server(
         ),
     )
     p4r_grpc.add_P4RuntimeServicer_to_server(P4Runtime(switch), server)
+    server.add_generic_rpc_handlers((port_handler(switch.ports),))
     try:
         if tls:
             port = server.add_secure_port(address, tls.credentials())
