@@ -12,6 +12,7 @@ from typing import Any
 
 from .commands import run
 from .errors import FlowferryError
+from .oci.blobs import architecture
 
 BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
 REGISTRIES = Path("/etc/containerd/certs.d")
@@ -28,6 +29,7 @@ class Container:
     pod_uid: str
     is_sandbox: bool
     pid: int
+    image: str
     directory: Path
 
     @property
@@ -63,6 +65,7 @@ def _read(bundle: Path) -> Container | None:
         told.get(f"{_ANNOTATION}sandbox-uid", ""),
         told.get(f"{_ANNOTATION}container-type") == "sandbox",
         pid,
+        told.get(f"{_ANNOTATION}image-name", ""),
         _directory(spec) / "containers" / bundle.name,
     )
 
@@ -111,8 +114,18 @@ def images() -> dict[str, str]:
 
 
 def read_content(digest: str) -> bytes:
-    """A small document of the content store: a manifest or a config."""
+    """A small document of the content store: an index, a manifest or a config."""
     return run([*_CTR, "content", "get", digest]).encode()
+
+
+def read_manifest(digest: str) -> dict[str, Any]:
+    """The manifest that an image has for this machine; ``digest`` may be that of an index."""
+    found: dict[str, Any] = json.loads(read_content(digest))
+    for entry in found.get("manifests", []):
+        told = entry.get("platform", {})
+        if (told.get("os"), told.get("architecture")) == ("linux", architecture()):
+            return read_manifest(entry["digest"])
+    return found
 
 
 def pull(name: str) -> None:

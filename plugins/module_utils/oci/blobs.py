@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 CHUNK = 1 << 20
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def architecture() -> str:
+    """What images call this machine."""
+    return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def digest_of(data: bytes) -> str:

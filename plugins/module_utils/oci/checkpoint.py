@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 import tarfile
 from pathlib import Path
 from typing import Any
 
 from ..errors import FlowferryError
-from .blobs import CONFIG, MANIFEST, PLAIN_LAYER, Blob, Image, canonical, file_digest
+from .blobs import CONFIG, MANIFEST, PLAIN_LAYER, Blob, Image, architecture, canonical, file_digest
 
 # By these a runtime knows a checkpoint from an ordinary image; the value is the container's name.
 CRIO_ANNOTATION = "io.kubernetes.cri-o.annotations.checkpoint.name"
@@ -23,7 +22,6 @@ CONTAINERD_ANNOTATION = "org.criu.checkpoint.container.name"
 BASE_ANNOTATION = "org.opencontainers.image.base.name"
 
 CONFIG_DUMP = "config.dump"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def read_config(archive: Path) -> dict[str, Any]:
@@ -59,9 +57,8 @@ def build_image(archive: Path, container: str = "", base_reference: str = "") ->
     if base_reference:
         changed = {**config, "rootfsImageRef": base_reference}
         layers.append(Blob.of(_small_layer(CONFIG_DUMP, canonical(changed))))
-    machine = platform.machine()
     about = {
-        "architecture": ARCHITECTURES.get(machine, machine),
+        "architecture": architecture(),
         "os": "linux",
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},

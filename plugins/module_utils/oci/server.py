@@ -8,6 +8,7 @@ pushed or scheduled while packets are held.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,10 +46,10 @@ class Promise:
 class ImageServer:
     """Serves promised images by repository, any tag."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.promises: dict[str, Promise] = {}
         handler = type("Handler", (_Handler,), {"promises": self.promises})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -96,7 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             self._send(404, {}, Blob.of(b"{}"), with_body)
             return
-        kind = MANIFEST if parts[-2] == "manifests" else "application/octet-stream"
+        kind = "application/octet-stream"
+        if image is not None and parts[-2] == "manifests":
+            kind = json.loads(image.manifest).get("mediaType", MANIFEST)
         headers = {"Content-Type": kind, "Docker-Content-Digest": found.digest}
         self._send(200, headers, found, with_body)
 

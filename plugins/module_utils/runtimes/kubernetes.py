@@ -21,7 +21,7 @@ from ..cgroup import Freezer, memory_bytes
 from ..commands import run
 from ..criu import check_criu, check_space
 from ..errors import FlowferryError
-from ..oci.blobs import Blob, Image
+from ..oci.blobs import Blob, Image, canonical
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
 from .base import About, Workload
@@ -83,6 +83,7 @@ class KubernetesPod(Workload):
             found[container.name] = {
                 "id": container.id,
                 "freezer": str(freezer.path),
+                "made_from": container.image,
                 "dumped": str(container.dump_is_over),
                 "memory_bytes": memory_bytes(container.pid),
             }
@@ -97,6 +98,12 @@ class KubernetesPod(Workload):
 
     def prepare_source(self, about: About) -> None:
         self._remove_archives(about)
+        present = containerd.images()
+        for container in about["containers"].values():
+            # containerd checkpoints a container only while the image that it was restored upon has
+            # that name; between moves it has not, since new pods would show it as theirs.
+            if container["made_from"] not in present and container["image_ref"] in present:
+                containerd.tag(container["image_ref"], container["made_from"])
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """Have the images that the containers were made of, and serve the checkpoints to come."""
@@ -165,6 +172,7 @@ class KubernetesPod(Workload):
         for container in about["containers"].values():
             Freezer(container["freezer"]).thaw()
         self._remove_archives(about)
+        _forget([])
 
     # -- destination
 
@@ -193,14 +201,27 @@ class KubernetesPod(Workload):
         """After the commit: a container that is started again must not come back as it was.
 
         The kubelet starts it from the image that the pod names, which is the checkpoint. From now
-        on that name means the image that the container was made of at first.
+        on that name means the image that the container was made of at first, under another id: of
+        the id that it knows, the kubelet may not believe that it goes by this name.
         """
         checkpoints = self._checkpoint_images(about)
         for name, container in about["containers"].items():
-            if about["images"][name] in checkpoints:
-                containerd.tag(container["image_ref"], about["images"][name])
+            reference = about["images"][name]
+            if reference in checkpoints:
+                server = self._server_at(reference)
+                server.promises.pop(_checkpoint_of(name), None)
+                server.promise(_checkpoint_of(name)).keep(_original(container, about["copy_uid"]))
+                containerd.pull(reference)
         containerd.remove_images(sorted(checkpoints - set(about["images"].values())))
+        _forget([])
         self._close_server()
+
+    def _server_at(self, reference: str) -> ImageServer:
+        """The server that an image is named after; a new one when that helper is gone."""
+        if self._server is None:
+            self._server = ImageServer(int(reference.partition("/")[0].rpartition(":")[2]))
+            containerd.trust_plain(self._server.address)
+        return self._server
 
     def _checkpoint_images(self, about: About) -> set[str]:
         """Names of this move's checkpoints."""
@@ -232,19 +253,11 @@ class KubernetesPod(Workload):
                     "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
                 )
             time.sleep(0.01)
-        if uid != about["uid"]:
-            containerd.remove_images(sorted(self._checkpoint_images(about)))
-        self._forget_names(about, uid)
-
-    def _forget_names(self, about: About, uid: str) -> None:
-        """Names that only the containers which have ended went by."""
         if uid == about["uid"]:
-            used = {name for one in about["containers"].values() for name in one["names"]}
-            gone = {name for name in used if "/flowferry-" in name}
+            names = [name for one in about["containers"].values() for name in one["names"]]
         else:
-            servers = {name.partition("/")[0] for name in about.get("images", {}).values()}
-            gone = {name for name in containerd.images() if name.partition("/")[0] in servers}
-        containerd.remove_images(sorted(gone & set(containerd.images())))
+            names = list(about.get("images", {}).values())
+        _forget(names)
 
     def _close_server(self) -> None:
         if self._server is not None:
@@ -276,6 +289,31 @@ def _checkpoint_of(container: str) -> str:
 
 def _base_of(container: str) -> str:
     return f"flowferry-base/{container}"
+
+
+def _forget(names: list[str]) -> None:
+    """Names of images that only containers which have ended went by, and what a restore needed.
+
+    With a name of this project its others go, too: the id of a checkpoint, or of a copy's image.
+    """
+    present = containerd.images()
+    ended = {
+        present[name] for name in names if "/flowferry-checkpoint/" in name and name in present
+    }
+    containerd.remove_images(
+        sorted(i for i in present if "/flowferry-base/" in i or present[i] in ended)
+    )
+
+
+def _original(container: dict[str, Any], mark: str) -> Image:
+    """The image that a container was made of at first, with an id of its own."""
+    manifest = containerd.read_manifest(containerd.images()[container["image_ref"]])
+    config = json.loads(containerd.read_content(manifest["config"]["digest"]))
+    labels = {**(config.get("config", {}).get("Labels") or {}), "flowferry.io/copy": mark}
+    config["config"] = {**config.get("config", {}), "Labels": labels}
+    described = Blob.of(canonical(config))
+    manifest["config"] = {**manifest["config"], "digest": described.digest, "size": described.size}
+    return Image(canonical(manifest), [described])
 
 
 def _lives(container: containerd.Container) -> bool:
