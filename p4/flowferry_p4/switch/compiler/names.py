@@ -47,7 +47,7 @@ _WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
 volatile while asm typeof linux unix u8 u16 u32 u64 u128 s32 s64 s128
-valid_ reshaped length parsed
+valid_ leaving reshaped length parsed
 """  # the last line: members of the generated structs
 RESERVED = frozenset(_WORDS.split())
 """Words that P4 allows as names and the generated C does not."""
