@@ -7,6 +7,7 @@
 
 typedef bit<48> mac_address_t;
 typedef bit<32> ipv4_address_t;
+typedef bit<128> ipv6_address_t;
 typedef bit<9>  port_t;
 typedef bit<16> transport_port_t;
 
@@ -15,29 +16,48 @@ const port_t CPU_PORT = 510;
 
 const bit<16> ETHERTYPE_IPV4 = 0x0800;
 const bit<16> ETHERTYPE_ARP  = 0x0806;
+const bit<16> ETHERTYPE_IPV6 = 0x86DD;
 
-const bit<8> PROTOCOL_TCP = 6;
-const bit<8> PROTOCOL_UDP = 17;
+const bit<8> PROTOCOL_TCP    = 6;
+const bit<8> PROTOCOL_UDP    = 17;
+const bit<8> PROTOCOL_ICMPV6 = 58;
+
+// IPv6 extension headers, where a protocol could stand.
+const bit<8> EXTENSION_HOP_BY_HOP  = 0;
+const bit<8> EXTENSION_ROUTING     = 43;
+const bit<8> EXTENSION_FRAGMENT    = 44;
+const bit<8> EXTENSION_DESTINATION = 60;
 
 const bit<16> ARP_HARDWARE_ETHERNET = 1;
 const bit<16> ARP_REQUEST = 1;
 const bit<16> ARP_REPLY   = 2;
+
+const bit<10> LINK_LOCAL = 0x3FA;   // fe80::/10
+const bit<8>  MULTICAST  = 0xFF;    // ff00::/8
+
+const bit<8> NEIGHBOR_SOLICITATION  = 135;
+const bit<8> NEIGHBOR_ADVERTISEMENT = 136;
+const bit<8> OPTION_SOURCE_LINK     = 1;
+const bit<8> OPTION_TARGET_LINK     = 2;
+const bit<32> ADVERTISEMENT_FLAGS   = 0xE0000000;   // router, solicited, override
 
 // packet_in.reason: which of the two hold tables sent the packet up.
 const bit<7> HELD_TO   = 1;   // on its way to the endpoint
 const bit<7> HELD_FROM = 2;   // on its way from the endpoint
 
 // Indexes of the counter `dropped`: every packet this program drops is counted under one of them.
-const bit<8> DROP_ETHERTYPE  = 0;    // neither IPv4 nor ARP
+const bit<8> DROP_ETHERTYPE  = 0;    // neither IPv4, IPv6 nor ARP
 const bit<8> DROP_MALFORMED  = 1;    // shorter than its own headers say, or not the version it says
-const bit<8> DROP_OPTIONS    = 2;    // IPv4 options
+const bit<8> DROP_OPTIONS    = 2;    // IPv4 options; IPv6 ones where the packet would be translated
 const bit<8> DROP_FRAGMENT   = 3;    // a fragment that would have to be translated
 const bit<8> DROP_NO_BACKEND = 4;    // a service without buckets, a bucket or backend that is not there
 const bit<8> DROP_TTL        = 5;    // the last hop it was allowed
-const bit<8> DROP_NO_ROUTE   = 6;    // no entry in `route`, or one that says drop
+const bit<8> DROP_NO_ROUTE   = 6;    // no entry in the route table, or one that says drop
 const bit<8> DROP_GUARD      = 7;    // from a source that must not be heard any more
-const bit<8> DROP_HELD       = 8;    // held without a buffer (action drop of hold_to and hold_from)
+const bit<8> DROP_HELD       = 8;    // held without a buffer (action drop of the hold tables)
 const bit<8> DROP_ARP        = 9;    // ARP that nobody here answers
-const bit<32> DROP_REASONS   = 16;   // size of the counter: room for IPv6's reasons
+const bit<8> DROP_NDP        = 10;   // neighbour solicitation that nobody here answers
+const bit<8> DROP_SCOPE      = 11;   // IPv6 that belongs on one link: link-local, multicast
+const bit<32> DROP_REASONS   = 16;   // size of the counter: room for more
 
 #endif

@@ -2,7 +2,7 @@
 //
 // Flowferry's data plane for the v1model architecture: a router that can hold the traffic of an
 // endpoint without losing a packet, turn it elsewhere with one table entry, and release it.
-// IPv4; it runs unchanged on BMv2's simple_switch_grpc and on the embedded switch.
+// IPv4 and IPv6; it runs unchanged on BMv2's simple_switch_grpc and on the embedded switch.
 
 #include <core.p4>
 #define V1MODEL_VERSION 20200408
@@ -23,7 +23,7 @@ control egress(
     apply { }
 }
 
-@pkginfo(name = "flowferry", version = "1.0.0")
+@pkginfo(name = "flowferry", version = "1.1.0")
 V1Switch(
     packet_parser(),
     checksum_verification(),

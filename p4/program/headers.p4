@@ -60,6 +60,27 @@ header ipv4_t {
     ipv4_address_t destination;
 }
 
+header ipv6_t {
+    bit<4>         version;
+    bit<8>         traffic_class;
+    bit<20>        flow_label;
+    bit<16>        payload_length;
+    bit<8>         next_header;
+    bit<8>         hop_limit;
+    ipv6_address_t source;
+    ipv6_address_t destination;
+}
+
+// The one extension header that is read: behind it are ports to find a service by.
+header ipv6_fragment_t {
+    bit<8>  next_header;
+    bit<8>  reserved;
+    bit<13> offset;
+    bit<2>  reserved_bits;
+    bit<1>  more;
+    bit<32> identification;
+}
+
 header tcp_t {
     transport_port_t source_port;
     transport_port_t destination_port;
@@ -80,25 +101,58 @@ header udp_t {
     bit<16>          checksum;
 }
 
+// What ICMPv6 messages begin with. Its checksum covers the addresses, unlike that of ICMP.
+header icmpv6_t {
+    bit<8>  type;
+    bit<8>  code;
+    bit<16> checksum;
+}
+
+// A whole neighbour solicitation or advertisement, ICMPv6's part included.
+header neighbor_t {
+    bit<8>         type;
+    bit<8>         code;
+    bit<16>        checksum;
+    bit<32>        flags;
+    ipv6_address_t target;
+}
+
+// The option that carries a link's address.
+header link_address_t {
+    bit<8>        type;
+    bit<8>        length;    // in units of 8 bytes
+    mac_address_t mac;
+}
+
 struct headers_t {
-    packet_in_t  packet_in;
-    packet_out_t packet_out;
-    ethernet_t   ethernet;
-    arp_t        arp;
-    ipv4_t       ipv4;
-    tcp_t        tcp;
-    udp_t        udp;
+    packet_in_t     packet_in;
+    packet_out_t    packet_out;
+    ethernet_t      ethernet;
+    arp_t           arp;
+    ipv4_t          ipv4;
+    ipv6_t          ipv6;
+    ipv6_fragment_t ipv6_fragment;
+    tcp_t           tcp;
+    udp_t           udp;
+    icmpv6_t        icmpv6;
+    neighbor_t      neighbor;
+    link_address_t  link_address;
 }
 
 // Where the packet goes and comes from once translated. Headers keep what arrived until every
-// decision is made, because a held packet must go up untouched. IPv6 will be a second pair of
-// addresses here and tables of its own beside the IPv4 ones; nothing below needs to be renamed.
+// decision is made, because a held packet must go up untouched.
 struct metadata_t {
     ipv4_address_t   source;
     ipv4_address_t   destination;
+    ipv6_address_t   source_ipv6;
+    ipv6_address_t   destination_ipv6;
+    bit<8>           protocol;           // behind a fragment header too
     transport_port_t source_port;        // 0 where the protocol has none
     transport_port_t destination_port;
     bit<16>          tcp_length;         // of the pseudo header: TCP does not carry its own length
+    bool             extended;           // by IPv6 options, behind which nothing is read
+    bool             fragmented;
+    bool             served;             // the virtual address of a service
     bit<16>          service_id;
     bit<16>          bucket_count;
     bit<16>          bucket;
@@ -106,8 +160,9 @@ struct metadata_t {
     bool             past_hold;          // released by the client that held it
     bool             held;
     bool             decided;            // dropped or sent up: nothing may touch it any more
-    bool             forwarded;          // IPv4 header changed
+    bool             forwarded;          // time to live, or hop limit, changed
     bool             translated;         // addresses or ports changed
+    bool             advertised;         // became a neighbour advertisement
 }
 
 #endif

@@ -5,6 +5,9 @@
 //
 // Order: guard; service, bucket, backend (where would it go?); hold_to, hold_from (may it?);
 // reply (where does it seem to come from?); only then the headers change; route.
+//
+// A table whose key or parameters are IPv4 addresses has a twin with the suffix _ipv6. Actions
+// that name no address are the same in both. `bucket` names no address: it serves both.
 
 #ifndef FLOWFERRY_INGRESS
 #define FLOWFERRY_INGRESS
@@ -21,6 +24,10 @@ control ingress(
     direct_counter(CounterType.packets_and_bytes) hold_to_counter;
     direct_counter(CounterType.packets_and_bytes) hold_from_counter;
     direct_counter(CounterType.packets_and_bytes) route_counter;
+    direct_counter(CounterType.packets_and_bytes) backend_ipv6_counter;
+    direct_counter(CounterType.packets_and_bytes) hold_to_ipv6_counter;
+    direct_counter(CounterType.packets_and_bytes) hold_from_ipv6_counter;
+    direct_counter(CounterType.packets_and_bytes) route_ipv6_counter;
 
     // Actions no table offers are @hidden: clients have no use for them.
     //
@@ -47,9 +54,20 @@ control ingress(
         size = 1024;
     }
 
+    table guard_ipv6 {
+        key = {
+            standard_metadata.ingress_port: exact @name("ingress_port");
+            hdr.ipv6.source:                exact @name("source");
+        }
+        actions = { drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
     // -- service: a virtual address and port, spread over backends ------------------------------
 
     action select_bucket(bit<16> service_id, bit<16> bucket_count) {
+        meta.served = true;
         meta.service_id = service_id;
         meta.bucket_count = bucket_count;
     }
@@ -64,10 +82,27 @@ control ingress(
         meta.translated = true;
     }
 
+    action translate_ipv6(ipv6_address_t address, transport_port_t port) {
+        meta.destination_ipv6 = address;
+        meta.destination_port = port;
+        meta.translated = true;
+    }
+
     table service {
         key = {
             hdr.ipv4.destination:  exact @name("address");
-            hdr.ipv4.protocol:     exact @name("protocol");
+            meta.protocol:         exact @name("protocol");
+            meta.destination_port: exact @name("port");
+        }
+        actions = { select_bucket; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
+    table service_ipv6 {
+        key = {
+            hdr.ipv6.destination:  exact @name("address");
+            meta.protocol:         exact @name("protocol");
             meta.destination_port: exact @name("port");
         }
         actions = { select_bucket; @defaultonly NoAction; }
@@ -94,6 +129,14 @@ control ingress(
         size = 4096;
     }
 
+    table backend_ipv6 {
+        key = { meta.backend_id: exact @name("backend_id"); }
+        actions = { translate_ipv6; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = backend_ipv6_counter;
+        size = 4096;
+    }
+
     // A flow stays on its bucket because the bucket depends on nothing but the flow: the CRC-32 of
     // source, destination, protocol and both ports, as on the wire, modulo the number of buckets.
     @hidden action choose_bucket() {
@@ -104,7 +147,22 @@ control ingress(
             {
                 hdr.ipv4.source,
                 hdr.ipv4.destination,
-                hdr.ipv4.protocol,
+                meta.protocol,
+                meta.source_port,
+                meta.destination_port
+            },
+            meta.bucket_count);
+    }
+
+    @hidden action choose_bucket_ipv6() {
+        hash(
+            meta.bucket,
+            HashAlgorithm.crc32,
+            16w0,
+            {
+                hdr.ipv6.source,
+                hdr.ipv6.destination,
+                meta.protocol,
                 meta.source_port,
                 meta.destination_port
             },
@@ -125,11 +183,27 @@ control ingress(
         size = 1024;
     }
 
+    table hold_to_ipv6 {
+        key = { meta.destination_ipv6: exact @name("address"); }
+        actions = { buffer; drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = hold_to_ipv6_counter;
+        size = 1024;
+    }
+
     table hold_from {
         key = { hdr.ipv4.source: exact @name("address"); }
         actions = { buffer; drop; @defaultonly NoAction; }
         default_action = NoAction();
         counters = hold_from_counter;
+        size = 1024;
+    }
+
+    table hold_from_ipv6 {
+        key = { hdr.ipv6.source: exact @name("address"); }
+        actions = { buffer; drop; @defaultonly NoAction; }
+        default_action = NoAction();
+        counters = hold_from_ipv6_counter;
         size = 1024;
     }
 
@@ -149,13 +223,30 @@ control ingress(
         meta.translated = true;
     }
 
+    action restore_virtual_ipv6(ipv6_address_t address, transport_port_t port) {
+        meta.source_ipv6 = address;
+        meta.source_port = port;
+        meta.translated = true;
+    }
+
     table reply {
         key = {
-            hdr.ipv4.source:   exact @name("address");
-            hdr.ipv4.protocol: exact @name("protocol");
-            meta.source_port:  exact @name("port");
+            hdr.ipv4.source:  exact @name("address");
+            meta.protocol:    exact @name("protocol");
+            meta.source_port: exact @name("port");
         }
         actions = { restore_virtual; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 4096;
+    }
+
+    table reply_ipv6 {
+        key = {
+            hdr.ipv6.source:  exact @name("address");
+            meta.protocol:    exact @name("protocol");
+            meta.source_port: exact @name("port");
+        }
+        actions = { restore_virtual_ipv6; @defaultonly NoAction; }
         default_action = NoAction();
         size = 4096;
     }
@@ -166,7 +257,6 @@ control ingress(
         standard_metadata.egress_spec = port;
         hdr.ethernet.source = source_mac;
         hdr.ethernet.destination = destination_mac;
-        hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
         meta.forwarded = true;
     }
 
@@ -178,7 +268,23 @@ control ingress(
         size = 4096;
     }
 
-    // -- arp: the switch answers, nothing is flooded --------------------------------------------
+    table route_ipv6 {
+        key = { hdr.ipv6.destination: lpm @name("destination"); }
+        actions = { forward; drop; }
+        default_action = drop();
+        counters = route_ipv6_counter;
+        size = 4096;
+    }
+
+    @hidden action count_hop() {
+        hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
+    }
+
+    @hidden action count_hop_ipv6() {
+        hdr.ipv6.hop_limit = hdr.ipv6.hop_limit - 1;
+    }
+
+    // -- arp, ndp: the switch answers, nothing is flooded ---------------------------------------
 
     action answer(mac_address_t mac) {
         hdr.ethernet.destination = hdr.arp.sender_mac;
@@ -199,12 +305,47 @@ control ingress(
         size = 1024;
     }
 
+    // The solicitation itself becomes the advertisement, of the same length.
+    action advertise(mac_address_t mac) {
+        hdr.ethernet.destination = hdr.ethernet.source;
+        hdr.ethernet.source = mac;
+        hdr.ipv6.destination = hdr.ipv6.source;
+        hdr.ipv6.source = hdr.neighbor.target;
+        hdr.neighbor.type = NEIGHBOR_ADVERTISEMENT;
+        hdr.neighbor.flags = ADVERTISEMENT_FLAGS;
+        hdr.link_address.type = OPTION_TARGET_LINK;
+        hdr.link_address.mac = mac;
+        meta.advertised = true;
+        standard_metadata.egress_spec = standard_metadata.ingress_port;
+    }
+
+    table ndp {
+        key = { hdr.neighbor.target: lpm @name("target"); }
+        actions = { advertise; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 1024;
+    }
+
     // -------------------------------------------------------------------------------------------
 
     @hidden action read_flow() {
         meta.source = hdr.ipv4.source;
         meta.destination = hdr.ipv4.destination;
+        meta.protocol = hdr.ipv4.protocol;
         meta.tcp_length = hdr.ipv4.total_length - 20;
+        meta.fragmented = hdr.ipv4.more_fragments == 1;
+    }
+
+    @hidden action read_flow_ipv6() {
+        meta.source_ipv6 = hdr.ipv6.source;
+        meta.destination_ipv6 = hdr.ipv6.destination;
+        meta.protocol = hdr.ipv6.next_header;
+        meta.tcp_length = hdr.ipv6.payload_length;
+    }
+
+    @hidden action read_ipv6_fragment() {
+        meta.protocol = hdr.ipv6_fragment.next_header;
+        meta.fragmented = true;
     }
 
     @hidden action read_tcp_ports() {
@@ -220,6 +361,11 @@ control ingress(
     @hidden action write_addresses() {
         hdr.ipv4.source = meta.source;
         hdr.ipv4.destination = meta.destination;
+    }
+
+    @hidden action write_addresses_ipv6() {
+        hdr.ipv6.source = meta.source_ipv6;
+        hdr.ipv6.destination = meta.destination_ipv6;
     }
 
     @hidden action write_tcp_ports() {
@@ -266,29 +412,71 @@ control ingress(
                     refuse(DROP_ARP);
                 }
                 meta.decided = true;
-            } else if (!hdr.ipv4.isValid()) {
-                if (hdr.ethernet.isValid()
-                    && hdr.ethernet.ether_type != ETHERTYPE_IPV4
-                    && hdr.ethernet.ether_type != ETHERTYPE_ARP)
+            } else if (hdr.neighbor.isValid()) {
+                // Without a sender it is a probe for a duplicate; with another hop limit than 255
+                // it comes from another link. Other options than the link's address are not known.
+                if (meta.past_hold
+                    || hdr.ipv6.hop_limit != 255
+                    || hdr.neighbor.code != 0
+                    || hdr.ipv6.source == 0
+                    || hdr.ipv6.source == hdr.neighbor.target
+                    || (hdr.link_address.isValid()
+                        && (hdr.link_address.type != OPTION_SOURCE_LINK
+                            || hdr.link_address.length != 1))
+                    || (!hdr.link_address.isValid() && hdr.ipv6.payload_length != 24))
                 {
-                    refuse(DROP_ETHERTYPE);
-                } else {
-                    refuse(DROP_MALFORMED);
+                    refuse(DROP_NDP);
+                } else if (!ndp.apply().hit) {
+                    refuse(DROP_NDP);
                 }
-            } else if (hdr.ipv4.version != 4 || hdr.ipv4.header_words < 5) {
-                refuse(DROP_MALFORMED);
-            } else if (hdr.ipv4.header_words > 5) {
-                refuse(DROP_OPTIONS);
-            } else if (hdr.ipv4.fragment_offset == 0
-                && ((hdr.ipv4.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
-                    || (hdr.ipv4.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
+                meta.decided = true;
+            } else if (hdr.ipv4.isValid()) {
+                if (hdr.ipv4.version != 4 || hdr.ipv4.header_words < 5) {
+                    refuse(DROP_MALFORMED);
+                } else if (hdr.ipv4.header_words > 5) {
+                    refuse(DROP_OPTIONS);
+                } else {
+                    read_flow();
+                    if (hdr.ipv4.fragment_offset == 0
+                        && ((hdr.ipv4.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
+                            || (hdr.ipv4.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
+                    {
+                        refuse(DROP_MALFORMED);
+                    }
+                }
+            } else if (hdr.ipv6.isValid()) {
+                read_flow_ipv6();
+                if (hdr.ipv6_fragment.isValid()) {
+                    read_ipv6_fragment();
+                }
+                if (hdr.ipv6.version != 6
+                    || (hdr.ipv6.next_header == EXTENSION_FRAGMENT && !hdr.ipv6_fragment.isValid())
+                    || ((!hdr.ipv6_fragment.isValid() || hdr.ipv6_fragment.offset == 0)
+                        && ((meta.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
+                            || (meta.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
+                    || (hdr.ipv6.next_header == PROTOCOL_ICMPV6 && !hdr.icmpv6.isValid()))
+                {
+                    refuse(DROP_MALFORMED);
+                } else if (hdr.ipv6.source[127:118] == LINK_LOCAL
+                    || hdr.ipv6.destination[127:118] == LINK_LOCAL
+                    || hdr.ipv6.source[127:120] == MULTICAST
+                    || hdr.ipv6.destination[127:120] == MULTICAST
+                    || hdr.ipv6.source == 0)
+                {
+                    refuse(DROP_SCOPE);
+                }
+            } else if (hdr.ethernet.isValid()
+                && hdr.ethernet.ether_type != ETHERTYPE_IPV4
+                && hdr.ethernet.ether_type != ETHERTYPE_IPV6
+                && hdr.ethernet.ether_type != ETHERTYPE_ARP)
             {
+                refuse(DROP_ETHERTYPE);
+            } else {
                 refuse(DROP_MALFORMED);
             }
         }
 
         if (!meta.decided) {
-            read_flow();
             if (hdr.tcp.isValid()) {
                 read_tcp_ports();
             } else if (hdr.udp.isValid()) {
@@ -296,21 +484,40 @@ control ingress(
             }
 
             if (!meta.past_hold) {
-                if (guard.apply().hit) {
+                if (hdr.ipv4.isValid()) {
+                    guard.apply();
+                } else {
+                    guard_ipv6.apply();
+                }
+                if (meta.decided) {
                     refuse(DROP_GUARD);
                 }
             }
         }
 
         if (!meta.decided) {
-            if (service.apply().hit) {
+            if (hdr.ipv4.isValid()) {
+                service.apply();
+            } else {
+                service_ipv6.apply();
+            }
+            if (meta.served) {
                 if (meta.bucket_count == 0) {
                     refuse(DROP_NO_BACKEND);   // and nothing is divided by zero
                 } else {
-                    choose_bucket();
-                    if (!bucket.apply().hit) {
-                        refuse(DROP_NO_BACKEND);
-                    } else if (!backend.apply().hit) {
+                    if (hdr.ipv4.isValid()) {
+                        choose_bucket();
+                    } else {
+                        choose_bucket_ipv6();
+                    }
+                    if (bucket.apply().hit) {
+                        if (hdr.ipv4.isValid()) {
+                            backend.apply();
+                        } else {
+                            backend_ipv6.apply();
+                        }
+                    }
+                    if (!meta.translated) {
                         refuse(DROP_NO_BACKEND);
                     }
                 }
@@ -318,13 +525,21 @@ control ingress(
         }
 
         if (!meta.decided && !meta.past_hold) {
-            hold_to.apply();
+            if (hdr.ipv4.isValid()) {
+                hold_to.apply();
+            } else {
+                hold_to_ipv6.apply();
+            }
             if (meta.held) {
                 send_up(HELD_TO);
             } else if (meta.decided) {
                 refuse(DROP_HELD);
             } else {
-                hold_from.apply();
+                if (hdr.ipv4.isValid()) {
+                    hold_from.apply();
+                } else {
+                    hold_from_ipv6.apply();
+                }
                 if (meta.held) {
                     send_up(HELD_FROM);
                 } else if (meta.decided) {
@@ -334,14 +549,24 @@ control ingress(
         }
 
         if (!meta.decided) {
-            reply.apply();
+            if (hdr.ipv4.isValid()) {
+                reply.apply();
+            } else {
+                reply_ipv6.apply();
+            }
             if (meta.translated) {
                 // Only the first fragment carries ports and checksum: translating it alone would
-                // tear the datagram apart.
-                if (hdr.ipv4.more_fragments == 1) {
+                // tear the datagram apart. Behind options neither is known.
+                if (meta.fragmented) {
                     refuse(DROP_FRAGMENT);
+                } else if (meta.extended) {
+                    refuse(DROP_OPTIONS);
                 } else {
-                    write_addresses();
+                    if (hdr.ipv4.isValid()) {
+                        write_addresses();
+                    } else {
+                        write_addresses_ipv6();
+                    }
                     if (hdr.tcp.isValid()) {
                         write_tcp_ports();
                     } else if (hdr.udp.isValid()) {
@@ -352,12 +577,22 @@ control ingress(
         }
 
         if (!meta.decided) {
-            if (hdr.ipv4.ttl <= 1) {
+            if ((hdr.ipv4.isValid() && hdr.ipv4.ttl <= 1)
+                || (hdr.ipv6.isValid() && hdr.ipv6.hop_limit <= 1))
+            {
                 refuse(DROP_TTL);
             } else {
-                route.apply();
+                if (hdr.ipv4.isValid()) {
+                    route.apply();
+                } else {
+                    route_ipv6.apply();
+                }
                 if (meta.decided) {
                     refuse(DROP_NO_ROUTE);
+                } else if (hdr.ipv4.isValid()) {
+                    count_hop();
+                } else {
+                    count_hop_ipv6();
                 }
             }
         }

@@ -30,6 +30,7 @@ parser packet_parser(
         packet.extract(hdr.ethernet);
         transition select(hdr.ethernet.ether_type) {
             ETHERTYPE_IPV4: parse_ipv4;
+            ETHERTYPE_IPV6: parse_ipv6;
             ETHERTYPE_ARP:  parse_arp;
             default:        accept;
         }
@@ -52,6 +53,61 @@ parser packet_parser(
         }
     }
 
+    state parse_ipv6 {
+        packet.extract(hdr.ipv6);
+        transition select(hdr.ipv6.version, hdr.ipv6.next_header) {
+            (6, PROTOCOL_TCP):          parse_tcp;
+            (6, PROTOCOL_UDP):          parse_udp;
+            (6, PROTOCOL_ICMPV6):       parse_icmpv6_type;
+            (6, EXTENSION_FRAGMENT):    parse_ipv6_fragment;
+            (6, EXTENSION_HOP_BY_HOP):  parse_ipv6_options;
+            (6, EXTENSION_ROUTING):     parse_ipv6_options;
+            (6, EXTENSION_DESTINATION): parse_ipv6_options;
+            default:                    accept;
+        }
+    }
+
+    // Of the first fragment alone the ports are known. None is translated.
+    state parse_ipv6_fragment {
+        packet.extract(hdr.ipv6_fragment);
+        transition select(hdr.ipv6_fragment.offset, hdr.ipv6_fragment.next_header) {
+            (0, PROTOCOL_TCP): parse_tcp;
+            (0, PROTOCOL_UDP): parse_udp;
+            default:           accept;
+        }
+    }
+
+    state parse_ipv6_options {
+        meta.extended = true;
+        transition accept;
+    }
+
+    // A checksum covers what follows its header, so what is rewritten must not follow another.
+    state parse_icmpv6_type {
+        transition select(packet.lookahead<bit<8>>()) {
+            NEIGHBOR_SOLICITATION: parse_neighbor;
+            default:               parse_icmpv6;
+        }
+    }
+
+    state parse_icmpv6 {
+        packet.extract(hdr.icmpv6);
+        transition accept;
+    }
+
+    state parse_neighbor {
+        packet.extract(hdr.neighbor);
+        transition select(hdr.ipv6.payload_length) {
+            32:      parse_link_address;
+            default: accept;
+        }
+    }
+
+    state parse_link_address {
+        packet.extract(hdr.link_address);
+        transition accept;
+    }
+
     state parse_tcp {
         packet.extract(hdr.tcp);
         transition accept;
@@ -70,8 +126,13 @@ control packet_deparser(packet_out packet, in headers_t hdr)
         packet.emit(hdr.ethernet);
         packet.emit(hdr.arp);
         packet.emit(hdr.ipv4);
+        packet.emit(hdr.ipv6);
+        packet.emit(hdr.ipv6_fragment);
         packet.emit(hdr.tcp);
         packet.emit(hdr.udp);
+        packet.emit(hdr.icmpv6);
+        packet.emit(hdr.neighbor);
+        packet.emit(hdr.link_address);
     }
 }
 

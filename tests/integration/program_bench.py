@@ -197,7 +197,10 @@ class Bench:
         self.wires = wires
         self.reasons = drop_names()
         self._up: queue.Queue[tuple[bytes, dict[str, int]]] = queue.Queue()
-        session.on_packet(lambda payload, metadata: self._up.put((payload, metadata)))
+        session.on_packet(self._take_up)
+
+    def _take_up(self, payload: bytes, metadata: dict[str, int]) -> None:
+        self._up.put((payload, metadata))
 
     # -- entries
 
@@ -225,9 +228,11 @@ class Bench:
         self.session.write([Update(kind, Entry(table, dict(match), action, dict(params)))])
 
     def route(self, address: str, port: int) -> None:
+        """A route for one IPv4 or IPv6 address."""
+        table, bits = ("route_ipv6", 128) if ":" in address else ("route", 32)
         self.insert(
-            "route",
-            {"destination": f"{address}/32"},
+            table,
+            {"destination": f"{address}/{bits}"},
             "forward",
             port=port,
             source_mac=GATEWAY_MAC,
@@ -241,7 +246,8 @@ class Bench:
         return entry.counter.packets
 
     def reset(self) -> None:
-        """Every test starts with the marks' entries alone."""
+        """Every test starts with the marks' entries alone, and sees what comes up."""
+        self.session.on_packet(self._take_up)
         self.session.write([Update("DELETE", entry) for entry in self.session.read()])
         for port, mark in PORT_MARKS.items():
             self.route(mark, port)
@@ -255,7 +261,7 @@ class Bench:
         outcome = Outcome()
         for start in range(0, len(frames), BURST):
             burst = [*frames[start : start + BURST], *marks]
-            outcome.add(self._watch(port, partial(self._transmit, port, burst)))
+            outcome.add(self._watch(port, partial(self.transmit, port, burst)))
         return outcome
 
     def send_out(self, packets: Sequence[tuple[bytes, Mapping[str, int]]]) -> Outcome:
@@ -264,7 +270,17 @@ class Bench:
         everything = [(payload, dict(metadata)) for payload, metadata in [*packets, *marks]]
         return self._watch(PORTS[0], lambda: self.session.send_packets(everything))
 
-    def _transmit(self, port: int, frames: Sequence[bytes]) -> None:
+    def watch(self, act: Callable[[], None]) -> Outcome:
+        """What leaves while something is done. The session's packets are the bench's again."""
+
+        def act_and_mark() -> None:
+            act()
+            self.session.on_packet(self._take_up)
+            self.transmit(PORTS[0], [_mark(address) for address in PORT_MARKS.values()])
+
+        return self._watch(PORTS[0], act_and_mark)
+
+    def transmit(self, port: int, frames: Sequence[bytes]) -> None:
         for frame in frames:
             assert self.wires[port].send(frame) == len(frame)
 
@@ -277,7 +293,7 @@ class Bench:
             frames = self._until_mark(number)
             if frames:
                 outcome.out[number] = frames
-        self._transmit(port, [_mark(UP_MARK)])
+        self.transmit(port, [_mark(UP_MARK)])
         outcome.up = self._until_up_mark()
         after = self._dropped()
         for number, count in after.items():
