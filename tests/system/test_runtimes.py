@@ -9,6 +9,7 @@ row: a function that starts the server in the endpoint's namespace, and a comman
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from flowferry_p4.client.traffic import Address
 from demo.lab_control import NODES, ROOT, Lab, wait_for
 from demo.traffic import RemoteClient
 
-MOVES = 10
+# Fewer while you work at it.
+MOVES = int(os.environ.get("FLOWFERRY_MOVES") or 10)
 NAME = "table"
 SPACE = f"ff-{NAME}"
 COUNTER = "/usr/local/bin/counter"
@@ -53,7 +55,7 @@ def start_process(lab: Lab, node: str) -> None:
     redis = f"exec -a redis-server redis-check-rdb {REDIS}"
     lab.run(
         node,
-        f"cd / && setsid nsenter --net=/run/netns/{SPACE} {COUNTER} bash -c '{redis}' "
+        f"cd /; setsid nsenter --net=/run/netns/{SPACE} {COUNTER} bash -c '{redis}' "
         "</dev/null >/dev/null 2>&1 &",
     )
 
