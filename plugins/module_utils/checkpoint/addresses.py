@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _rewrite_entry(
         return None
     entry.isk.src_addr[:] = words_of(new_local)
     entry.isk.dst_addr[:] = words_of(new_remote)
-    return _change(before, of_entry(entry.isk, where))
+    return _change(before, replace(before, local=new_local, remote=new_remote))
 
 
 def _change(before: InetSocket, after: InetSocket) -> dict[str, Any]:
