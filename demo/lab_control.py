@@ -89,8 +89,8 @@ class Lab:
     # -- playbooks
 
     def start(self) -> None:
-        """Bring the lab up, and Redis on node1."""
-        self.playbook("lab.yml").must_succeed()
+        """Bring the lab up, with every runtime of containers on its nodes, and Redis on node1."""
+        self.playbook("lab.yml", lab_runtimes="podman,docker").must_succeed()
         self.playbook("demo_workload.yml").must_succeed()
 
     def require_running(self) -> None:
