@@ -229,6 +229,8 @@ class Controller:
         self.arbitrations: queue.Queue[p4r.MasterArbitrationUpdate] = queue.Queue()
         self.packets: queue.Queue[p4r.PacketIn] = queue.Queue()
         self.errors: queue.Queue[p4r.StreamError] = queue.Queue()
+        self.others: queue.Queue[p4r.StreamMessageResponse] = queue.Queue()
+        """Digests and idle timeouts."""
         self.ended: queue.Queue[grpc.RpcError] = queue.Queue()
         self._outbox: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
         self._stream = self.stub.StreamChannel(iter(self._outbox.get, None))
@@ -256,6 +258,8 @@ class Controller:
                     self.packets.put(message.packet)
                 elif kind == "error":
                     self.errors.put(message.error)
+                else:
+                    self.others.put(message)
         except grpc.RpcError as error:
             self.ended.put(error)
 

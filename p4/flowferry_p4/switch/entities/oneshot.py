@@ -66,19 +66,16 @@ class OneShots:
         actions = p4r.ActionProfileActionSet.FromString(entry.note.action_set)
         return self.make(table, store, actions)[0]
 
-    def dropper(self, store: TableStore, entry: Entry) -> Undo:
-        """Forgets the group of an entry that does not call it any more."""
-
-        def drop() -> None:
-            if entry.note.action_set:
-                profile = self.profile(store)
-                (number,) = entry.call.arguments
-                members = [member for member, _ in profile.group(number).members]
-                profile.delete_group(number)
-                for member in members:
-                    profile.delete_member(member)
-
-        return drop
+    def forget(self, store: TableStore, entry: Entry) -> None:
+        """The entry calls its group no longer; nobody else knows one that was made for it."""
+        if not entry.note.action_set:
+            return
+        profile = self.profile(store)
+        (number,) = entry.call.arguments
+        members = [member for member, _ in profile.group(number).members]
+        profile.delete_group(number)
+        for member in members:
+            profile.delete_member(member)
 
     def refuse_mixture(self, store: TableStore, one_shot: bool) -> None:
         """All entries of a selector are one-shot, or none is."""

@@ -96,44 +96,39 @@ class TableEntries:
     def _insert(self, table: TableSchema, message: p4r.TableEntry) -> Undo:
         store = self.tables.store(table)
         key = table.key(message)
-        call, drop = self._call(table, store, message)
+        call, forget = self._call(table, store, message)
         try:
             entry = store.insert(key, call, _note(message))
         except BaseException:
-            drop()
+            forget()
             raise
         self._put_resources(table, entry, message)
-
-        def undo() -> None:
-            store.delete(key)
-            drop()
-
-        return undo
+        return lambda: self.one_shots.forget(store, store.delete(key))
 
     def _modify(self, table: TableSchema, message: p4r.TableEntry) -> Undo:
         store = self.tables.store(table)
         before = store.find(table.key(message))
         state = _State.of(store, before)
-        drop_new: Undo = _nothing
-        drop_old: Undo = _nothing
-        if message.HasField("action"):
-            call, drop_new = self._call(table, store, message)
+        given = message.HasField("action")
+        if given:
+            call, forget = self._call(table, store, message)
             try:
                 store.modify(before.key, call, _note(message))
             except BaseException:
-                drop_new()
+                forget()
                 raise
-            drop_old = self.one_shots.dropper(store, before)
+            self.one_shots.forget(store, before)
         elif not store.constant:
-            kept = _note(message, before.note.action_set)
-            store.modify(before.key, before.call, kept)
-        drop_old()
+            store.modify(before.key, before.call, _note(message, before.note.action_set))
         self._put_resources(table, before, message)
 
         def undo() -> None:
-            if not store.constant:
+            now = store.find(before.key)
+            if given:
                 store.modify(before.key, self.one_shots.again(table, store, before), before.note)
-            drop_new()
+                self.one_shots.forget(store, now)
+            elif not store.constant:
+                store.modify(before.key, now.call, before.note)
             state.restore(store, before)
 
         return undo
@@ -143,7 +138,7 @@ class TableEntries:
         entry = store.find(table.key(message))
         state = _State.of(store, entry)
         store.delete(entry.key)
-        self.one_shots.dropper(store, entry)()
+        self.one_shots.forget(store, entry)
 
         def undo() -> None:
             call = self.one_shots.again(table, store, entry)
