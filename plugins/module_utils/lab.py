@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import ipaddress
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,8 +103,8 @@ class Interface:
     peer_host: str
     peer_interface: str
     mac: str = ""
-    address: str = ""
-    gateway: str = ""
+    address: list[str] = field(default_factory=list)
+    gateway: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -491,7 +492,7 @@ class Host:
         management = self.spec.management
         if management:
             problem = _link_problem(
-                present, management.interface, management.mac, management.address
+                present, management.interface, management.mac, [management.address]
             )
             if problem or management.bridge not in interfaces_of(None):
                 found.append((management, problem or f"no bridge {management.bridge}"))
@@ -631,12 +632,14 @@ class Host:
             *("type", "veth", "peer", "name", link.peer_interface, "netns", str(peer)),
             netns=pid,
         )
-        if link.address:
-            run("ip", "address", "add", link.address, "dev", link.name, netns=pid)
+        for address in link.address:
+            # Addresses of a lab are nobody else's: IPv6 need not wait to find that out.
+            at_once = ["nodad"] if ":" in address else []
+            run("ip", "address", "add", address, "dev", link.name, *at_once, netns=pid)
         run("ip", "link", "set", link.peer_interface, "up", netns=peer)
         run("ip", "link", "set", link.name, "up", netns=pid)
-        if link.gateway:
-            run("ip", "route", "replace", "default", "via", link.gateway, netns=pid)
+        for gateway in link.gateway:
+            run("ip", "route", "replace", "default", "via", gateway, "dev", link.name, netns=pid)
 
     # --- the end ---
 
@@ -692,7 +695,9 @@ def interfaces_of(pid: int | None) -> dict[str, dict[str, Any]]:
     return {entry["ifname"]: entry for entry in listed if entry}
 
 
-def _link_problem(present: dict[str, dict[str, Any]], name: str, mac: str, address: str) -> str:
+def _link_problem(
+    present: dict[str, dict[str, Any]], name: str, mac: str, addresses: Sequence[str]
+) -> str:
     """What is wrong with an interface; an empty string when it is as it should be."""
     entry = present.get(name)
     if entry is None:
@@ -701,7 +706,8 @@ def _link_problem(present: dict[str, dict[str, Any]], name: str, mac: str, addre
         return f"interface {name} is down"
     if mac and entry.get("address") != mac.lower():
         return f"interface {name} has not the address {mac}"
-    addresses = [f"{a['local']}/{a['prefixlen']}" for a in entry.get("addr_info", [])]
-    if address and address not in addresses:
-        return f"interface {name} has not the address {address}"
+    own = [f"{a['local']}/{a['prefixlen']}" for a in entry.get("addr_info", [])]
+    for address in addresses:
+        if str(ipaddress.ip_interface(address)) not in own:
+            return f"interface {name} has not the address {address}"
     return ""

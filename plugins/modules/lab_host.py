@@ -126,14 +126,16 @@ options:
         default: ""
       address:
         description:
-          - Address of this end, with prefix length.
-        type: str
-        default: ""
+          - Addresses of this end, with prefix length; IPv4, IPv6 or both.
+        type: list
+        elements: str
+        default: []
       gateway:
         description:
-          - Where the default route leads.
-        type: str
-        default: ""
+          - Where the default routes lead, one for each IP version.
+        type: list
+        elements: str
+        default: []
 
   sysctls:
     description:
@@ -188,7 +190,8 @@ EXAMPLES = r"""
         peer_host: switch
         peer_interface: port1
         mac: "02:ff:00:00:00:0b"
-        address: 198.19.0.11/24
+        address: [198.19.0.11/24, "2001:2::11/64"]
+        gateway: [198.19.0.1, "fe80::1"]
     host_key: /run/flowferry/lab0/keys/node1
     authorized_keys: /run/flowferry/lab0/keys/controller.pub
   delegate_to: localhost
@@ -245,6 +248,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.lab import (
 )
 
 TEXT = {"type": "str", "default": ""}
+TEXTS = {"type": "list", "elements": "str", "default": []}
 NEEDED = {"type": "str", "required": True}
 ARGUMENTS: dict[str, Any] = {
     "name": NEEDED,
@@ -270,8 +274,8 @@ ARGUMENTS: dict[str, Any] = {
             "peer_host": NEEDED,
             "peer_interface": NEEDED,
             "mac": TEXT,
-            "address": TEXT,
-            "gateway": TEXT,
+            "address": TEXTS,
+            "gateway": TEXTS,
         },
     },
     "sysctls": {"type": "dict", "default": {}},

@@ -67,6 +67,10 @@ def test_the_management_address_gives_the_mac_so_that_neighbours_need_not_ask_ag
         ({"flags": []}, "interface data0 is down"),
         ({"address": "02:ff:00:00:00:0c"}, "interface data0 has not the address 02:ff:00:00:00:0B"),
         ({"addr_info": []}, "interface data0 has not the address 198.19.0.11/24"),
+        (
+            {"addr_info": [{"local": "198.19.0.11", "prefixlen": 24}]},
+            "interface data0 has not the address 2001:2:0:0::11/64",
+        ),
         ({"flags": ["UP"]}, ""),
     ],
 )
@@ -74,10 +78,14 @@ def test_what_is_wrong_with_an_interface_is_said(entry: dict[str, object], probl
     right = {
         "flags": ["UP"],
         "address": "02:ff:00:00:00:0b",
-        "addr_info": [{"local": "198.19.0.11", "prefixlen": 24}],
+        "addr_info": [
+            {"local": "198.19.0.11", "prefixlen": 24},
+            {"local": "2001:2::11", "prefixlen": 64},
+        ],
     }
+    addresses = ["198.19.0.11/24", "2001:2:0:0::11/64"]
     present = {"data0": {**right, **entry}} if entry else {}
-    said = lab._link_problem(present, "data0", "02:ff:00:00:00:0B", "198.19.0.11/24")
+    said = lab._link_problem(present, "data0", "02:ff:00:00:00:0B", addresses)
     assert said == problem
 
 
