@@ -137,6 +137,11 @@ def pull(name: str) -> None:
     )
 
 
+def import_archive(archive: Path) -> None:
+    """Take the images of an OCI archive into the store, unpacked."""
+    run([*_CTR, "images", "import", str(archive)], timeout=120.0)
+
+
 def trust_plain(address: str) -> None:
     """Let pulls from a registry on this node go without TLS; containerd reads this at each pull."""
     directory = REGISTRIES / address

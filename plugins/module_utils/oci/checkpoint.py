@@ -45,6 +45,11 @@ def read_config(archive: Path) -> dict[str, Any]:
     )
 
 
+def container_name(text: str) -> str:
+    """The name in the pod, of what the kubelet calls it: [k8s_]NAME_POD_NAMESPACE_UID_ATTEMPT."""
+    return text.removeprefix("k8s_").partition("_")[0]
+
+
 def build_image(archive: Path, container: str = "", base_reference: str = "") -> Image:
     """The checkpoint of ``container`` (else: its name in the archive) as an image.
 
@@ -52,7 +57,7 @@ def build_image(archive: Path, container: str = "", base_reference: str = "") ->
     image from when it restores.
     """
     config = read_config(archive)
-    name = container or str(config.get("name", ""))
+    name = container or container_name(str(config.get("name", "")))
     layers = [Blob(file_digest(archive), archive.stat().st_size, path=archive)]
     if base_reference:
         changed = {**config, "rootfsImageRef": base_reference}

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
-import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ansible_collections.flowferry.core.plugins.module_utils import kubelet
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.kubelet import Kubelet, client_context
 
 try:
     import kubernetes
@@ -22,9 +21,6 @@ else:
     IMPORT_ERROR = None
 
 Pod = dict[str, Any]
-KUBELET_PORT = 10250
-# The kubelet answers when the checkpoint is written (seconds).
-CHECKPOINT_TIMEOUT = 60.0
 TIMEOUT = 20.0
 
 
@@ -44,7 +40,7 @@ class Cluster:
             )
         self._client = kubernetes.config.new_client_from_config(kubeconfig)
         self._settings = self._client.configuration
-        self._kubelets: dict[str, http.client.HTTPSConnection] = {}
+        self._kubelets: dict[str, Kubelet] = {}
 
     # -- pods
 
@@ -100,49 +96,21 @@ class Cluster:
         name = node["metadata"]["name"]
         addresses = {one["type"]: one["address"] for one in node["status"]["addresses"]}
         port = node["status"].get("daemonEndpoints", {}).get("kubeletEndpoint", {}).get("Port")
-        context = ssl.create_default_context(cafile=self._settings.ssl_ca_cert)
-        if self._settings.cert_file:
-            context.load_cert_chain(self._settings.cert_file, self._settings.key_file)
-        connection = http.client.HTTPSConnection(
-            addresses["InternalIP"],
-            port or KUBELET_PORT,
-            context=context,
-            timeout=CHECKPOINT_TIMEOUT,
+        context = client_context(
+            self._settings.ssl_ca_cert, self._settings.cert_file, self._settings.key_file
         )
-        try:
-            connection.connect()
-        except OSError as error:
-            raise FlowferryError(
-                "kubelet_unreachable",
-                f"the kubelet of {name} does not answer at {connection.host}:{connection.port} "
-                f"({error}); check that it runs and that the port is open",
-            ) from error
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._kubelets[name] = connection
+        self._kubelets[name] = Kubelet(
+            addresses["InternalIP"], port or kubelet.PORT, context, self._token()
+        )
 
     def checkpoint(self, node: str, namespace: str, pod: str, container: str) -> str:
         """Have the kubelet write a checkpoint; the archive's path on the node."""
-        connection = self._kubelets[node]
-        path = f"/checkpoint/{namespace}/{pod}/{container}"
-        try:
-            connection.request("POST", path, headers=self._token())
-            answer = connection.getresponse()
-            body = answer.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise FlowferryError(
-                "checkpoint_failed", f"the kubelet of {node} did not answer {path}: {error!r}"
-            ) from error
-        if answer.status != 200:
-            said = _kubelet_said(node, answer.status, body)
-            raise FlowferryError("checkpoint_failed", said, body)
-        found: str = json.loads(body)["items"][0]
-        return found
+        return self._kubelets[node].checkpoint(namespace, pod, container)
 
-    def _token(self) -> dict[str, str]:
+    def _token(self) -> str:
         sent = self._client.param_serialize("POST", "/", auth_settings=["BearerToken"])
-        headers: dict[str, str] = sent[2]
-        return {name: value for name, value in headers.items() if name.lower() == "authorization"}
+        headers = {name.lower(): str(value) for name, value in sent[2].items()}
+        return headers.get("authorization", "").rpartition(" ")[2]
 
     # -- HTTP
 
@@ -184,15 +152,3 @@ def _pods(namespace: str, name: str = "") -> str:
 def _api_said(method: str, path: str, status: int, message: str | None) -> str:
     hint = "; deploy/rbac.yml has the rights that a migration needs" if status == 403 else ""
     return f"the API server answered {status} to {method} {path}: {message or '-'}{hint}"
-
-
-def _kubelet_said(node: str, status: int, body: str) -> str:
-    hints = {
-        401: "the kubelet does not know who asks",
-        403: "whoever asks has no right to nodes/checkpoint: deploy/rbac.yml",
-        404: "no such container, or the feature gate ContainerCheckpoint is off",
-        500: "CRIU's complaint is in the container runtime's log; /etc/criu/runc.conf must allow "
-        "established connections (role criu)",
-    }
-    hint = hints.get(status, "see the kubelet's log")
-    return f"the kubelet of {node} answered {status} to the checkpoint: {body[-400:]} ({hint})"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.pods import check_movable
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
     KubernetesPod,
@@ -29,8 +30,6 @@ IMAGES_ANNOTATION = "flowferry.io/images"
 WARM_LIMIT = 40.0
 # ... and the containers run so long after the image is there.
 RESTORE_LIMIT = 60.0
-# What a volume has that both nodes see alike, or that is made anew from the API.
-PORTABLE_VOLUMES = {"configMap", "downwardAPI", "projected", "secret"}
 # A container that waits for one of these reasons will not start by itself.
 FATAL = {
     "CreateContainerConfigError",
@@ -248,55 +247,6 @@ class PodHelper:
             self.cluster.delete_pod(about["namespace"], about["copy"], uid)
         end = {**about, "remove_uid": uid}
         self.remote.call("discard", about=end, endpoint=endpoint, **others)
-
-
-def check_movable(pod: Pod) -> None:
-    """Refuse what would not be the same pod at the destination, or could not be dumped."""
-    title = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    spec, status = pod["spec"], pod["status"]
-    running = [one for one in status.get("containerStatuses", []) if "running" in one["state"]]
-    if status.get("phase") != "Running" or len(running) < len(spec["containers"]):
-        raise FlowferryError(
-            "not_running",
-            f"{title} is {status.get('phase')} with {len(running)} of {len(spec['containers'])} "
-            "containers running; only a running pod can be moved",
-        )
-    if pod["metadata"].get("deletionTimestamp"):
-        raise FlowferryError("not_running", f"{title} is being deleted")
-    shared = [key for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
-    if spec.get("shareProcessNamespace"):
-        shared.append("shareProcessNamespace")
-    if shared:
-        raise FlowferryError(
-            "shared_namespaces",
-            f"{title} has {', '.join(shared)}: its processes are not apart from others, so that "
-            "they cannot be moved",
-        )
-    volumes = [one["name"] for one in spec.get("volumes", []) if not PORTABLE_VOLUMES & set(one)]
-    if volumes:
-        raise FlowferryError(
-            "has_mounts",
-            f"{title} has volumes whose content would stay behind: {', '.join(volumes)}. Only "
-            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination",
-        )
-    _check_containers(title, pod)
-
-
-def _check_containers(title: str, pod: Pod) -> None:
-    spec = pod["spec"]
-    sidecars = [c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy")]
-    terminals = [c["name"] for c in spec["containers"] if c.get("tty") or c.get("stdin")]
-    owners = [o["kind"] for o in pod["metadata"].get("ownerReferences", []) if o.get("controller")]
-    refused = {
-        "sidecars": ("init containers that go on running (sidecars)", sidecars),
-        "terminals": ("containers with a terminal or standard input", terminals),
-        "owned": ("a controller that would replace it at once", owners),
-    }
-    for what, names in refused.values():
-        if names:
-            raise FlowferryError(
-                "pod_cannot_move", f"{title} has {what}: {', '.join(names)}; it is not moved"
-            )
 
 
 def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
