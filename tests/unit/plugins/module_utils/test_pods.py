@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods that would not be the same elsewhere are refused before anything is touched."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.pods import check_movable
+
+POD: dict[str, Any] = {
+    "metadata": {"namespace": "default", "name": "redis"},
+    "spec": {
+        "containers": [{"name": "redis", "image": "example.com/redis:7"}],
+        "volumes": [{"name": "token", "projected": {"sources": []}}],
+    },
+    "status": {
+        "phase": "Running",
+        "containerStatuses": [{"name": "redis", "state": {"running": {}}}],
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The pod with one thing different, by its path with dots."""
+    pod = copy.deepcopy(POD)
+    place = pod
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return pod
+
+
+def test_an_ordinary_pod_can_be_moved() -> None:
+    check_movable(POD)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("status.phase", "Pending", "not_running"),
+        ("status.containerStatuses", [], "not_running"),
+        ("metadata.deletionTimestamp", "2026-11-24T22:00:00Z", "not_running"),
+        ("spec.hostNetwork", True, "shared_namespaces"),
+        ("spec.hostPID", True, "shared_namespaces"),
+        ("spec.shareProcessNamespace", True, "shared_namespaces"),
+        ("spec.volumes", [{"name": "data", "emptyDir": {}}], "has_mounts"),
+        ("spec.volumes", [{"name": "data", "hostPath": {"path": "/x"}}], "has_mounts"),
+        ("spec.initContainers", [{"name": "s", "restartPolicy": "Always"}], "pod_cannot_move"),
+        ("spec.containers", [{"name": "redis", "tty": True}], "pod_cannot_move"),
+        (
+            "metadata.ownerReferences",
+            [{"kind": "ReplicaSet", "controller": True}],
+            "pod_cannot_move",
+        ),
+    ],
+)
+def test_what_cannot_is_refused_with_its_name(path: str, value: Any, code: str) -> None:
+    with pytest.raises(FlowferryError, match="default/redis") as refused:
+        check_movable(changed(path, value))
+    assert refused.value.code == code
+
+
+def test_init_containers_that_have_ended_do_not_matter() -> None:
+    check_movable(changed("spec.initContainers", [{"name": "once"}]))
