@@ -15,13 +15,18 @@ from .errors import BadValue, NoPipeline, NotPrimary, P4Error, SwitchUnreachable
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
+_MOST_METADATA = 16 << 20
+
+WRITE_METADATA = (("flowferry-max-metadata", str(_MOST_METADATA)),)
+"""Sent with a Write: the embedded switch then shortens no list of errors. Others ignore it."""
+
 _OPTIONS: list[tuple[str, int]] = [
     # A pipeline's device config and a full table are larger than gRPC's 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # The errors of a refused batch travel in the trailing metadata, one per update.
-    ("grpc.max_metadata_size", 16 << 20),
-    ("grpc.absolute_max_metadata_size", 16 << 20),
+    ("grpc.max_metadata_size", _MOST_METADATA),
+    ("grpc.absolute_max_metadata_size", _MOST_METADATA),
     # A switch is on a management network; http_proxy of the shell is not meant for it.
     ("grpc.enable_http_proxy", 0),
     # Sessions of one process stand and fall on their own.
@@ -109,6 +114,13 @@ class Peer:
         if code is grpc.StatusCode.PERMISSION_DENIED:
             return NotPrimary(f"{self}: not allowed while {doing}: {text}")
         return P4Error(f"{self}: {doing} failed: {code.name}: {text}")
+
+    def is_missing(self, error: grpc.RpcError) -> bool:
+        """Whether a read of one entry failed because the entry is not there."""
+        each = _each_update(error, 1)
+        return error.code() is grpc.StatusCode.NOT_FOUND or any(
+            code == "NOT_FOUND" for _, code, _ in each
+        )
 
     def write_error(self, error: grpc.RpcError, labels: Sequence[str]) -> P4Error:
         """What a failed Write means: which updates were refused, and why."""

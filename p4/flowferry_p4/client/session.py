@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from finsy.proto import U128, p4i, p4r, p4r_grpc, rpc_code
 
-from .connection import Peer, Tls, open_channel
+from .connection import WRITE_METADATA, Peer, Tls, open_channel
 from .entries import Counter, Entry, Update
 from .errors import BadValue, NoPipeline, NotPrimary, OtherPipeline, P4Error, SwitchUnreachable
 from .schema import Schema, Table, cookie_of, parse_p4info
@@ -190,7 +190,7 @@ class Session:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 return None
             raise self.peer.error(error, "reading the pipeline") from None
-        return reply.config
+        return reply.config if reply.HasField("config") else None
 
     def set_pipeline(
         self,
@@ -341,7 +341,7 @@ class Session:
             for reply in self._stub.Read(request, timeout=self.timeout):
                 yield from reply.entities
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND and len(request.entities) == 1:
+            if len(request.entities) == 1 and self.peer.is_missing(error):
                 return  # the one entry that was asked for is not there
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 raise self._no_pipeline() from None
@@ -356,7 +356,7 @@ class Session:
         request.role = self._role or ""
         request.election_id.CopyFrom(U128.encode(stream.election_id))
         try:
-            self._stub.Write(request, timeout=self.timeout)
+            self._stub.Write(request, timeout=self.timeout, metadata=WRITE_METADATA)
         except grpc.RpcError as error:
             failure = self.peer.write_error(error, [update.label for update in updates])
             if isinstance(failure, NotPrimary) and stream.wait_until_displaced():
