@@ -22,6 +22,7 @@ from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .move import Move
+from .pods import with_cluster
 from .remote import RemoteHelper
 from .strategy import Strategy, addresses_of, for_plan, require_route
 
@@ -33,10 +34,11 @@ class Keeper:
         self.order = order
         self.playbook_is_gone = threading.Event()
         self.workload = open_workload(order["workload"])
-        self.helpers = {
+        remotes = {
             name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
             for name, node in order["nodes"].items()
         }
+        self.helpers = with_cluster(self.workload, remotes, order.get("kubeconfig", ""))
         switch = order["switch"]
         self.journal = Journal(switch["address"], self.workload.file_name)
         self.session = Session.open(
