@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from lab_control import Lab, Played
+from flowferry_p4.client import Update
+
+from demo.lab_control import Lab, Played
 
 NAME = "dock"
 # Does what some versions of Docker do by themselves: starts the program where it is to restore it.
@@ -26,14 +28,17 @@ os.execv("/root/runc.kept", ["runc", *words])
 @pytest.fixture(scope="module")
 def address(lab: Lab) -> Iterator[str]:
     """The address of Redis in Docker."""
-    place = f"{lab.data_network}.130"
+    place = f"{lab.data_network}.140"
     lab.playbook(
         "demo_workload.yml", demo_runtime="docker", demo_name=NAME, demo_address=place
     ).must_succeed()
     yield place
     for node in ("node1", "node2"):
-        lab.run(node, "docker ps -aq | xargs -r docker rm -f")
-        lab.run(node, f"ip netns delete ff-{NAME} 2>/dev/null || true")
+        lab.run(node, f"docker rm -f {NAME}")
+        lab.module(node, "endpoint", name=f"ff-{NAME}", state="absent")
+    with lab.session(primary=True) as session:
+        route = session.read("route", {"destination": f"{place}/32"})
+        session.write([Update("DELETE", entry) for entry in route])
 
 
 def move(lab: Lab, destination: str) -> Played:

@@ -60,6 +60,27 @@ def start_process(lab: Lab, node: str) -> None:
     )
 
 
+def start_docker(lab: Lab, node: str) -> None:
+    lab.run(
+        node,
+        f"docker create --name {NAME} --network container:{SPACE} --entrypoint /counter "
+        f"localhost/redis:lab redis-server {REDIS} && docker cp --quiet {COUNTER} {NAME}:/counter "
+        f"&& docker start {NAME}",
+    )
+
+
+def start_pod(lab: Lab, node: str) -> None:
+    """Redis in one container, the counter (with a Redis that nobody asks) in another one."""
+    create = f"podman create --pod {NAME} --name {NAME}"
+    lab.run(
+        node,
+        f"podman pod create --name {NAME} --network ns:/run/netns/{SPACE} && "
+        f"{create}-redis localhost/redis:lab redis-server {REDIS} && "
+        f"{create}-counter --entrypoint /counter localhost/redis:lab redis-server --port 6380 && "
+        f"podman cp {COUNTER} {NAME}-counter:/counter && podman pod start {NAME}",
+    )
+
+
 @dataclass(frozen=True)
 class Row:
     """A runtime: what the workload is called, how it is started and ended."""
@@ -67,10 +88,14 @@ class Row:
     workload: str
     start: Callable[[Lab, str], None]
     end: str
+    docker: bool = False
+    """Whether a pause container keeps the endpoint."""
 
 
 ROWS = {
+    "docker": Row(f"docker:{NAME}", start_docker, f"docker rm --force {NAME}", docker=True),
     "podman": Row(f"podman:{NAME}", start_podman, f"podman rm --force --time 0 {NAME}"),
+    "podman-pod": Row(f"podman-pod:{NAME}", start_pod, f"podman pod rm --force --time 0 {NAME}"),
     "process": Row(f"process:{SPACE}", start_process, f"ip netns pids {SPACE} | xargs -r kill -9"),
 }
 
@@ -97,7 +122,9 @@ class Site:
     def start(self) -> None:
         """The workload on its first node, reachable from the client."""
         compile_counter(self.lab)
-        found = self.lab.module(self.node, "endpoint", name=SPACE, address=self.own[0])
+        found = self.lab.module(
+            self.node, "endpoint", name=SPACE, address=self.own[0], docker=self.row.docker
+        )
         assert not found.get("failed"), found
         with self.lab.session(primary=True) as session:
             session.write([Update("INSERT", entry) for entry in self.entries(self.own[0])])
