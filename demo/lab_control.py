@@ -71,6 +71,9 @@ class Played:
 class Lab:
     """One running lab and the workload in it."""
 
+    playbook_limit = 240
+    """Seconds that a playbook may take."""
+
     def __init__(self, number: int, state: Path | None = None) -> None:
         self.number = number
         self.state = state
@@ -130,7 +133,7 @@ class Lab:
             stdout=subprocess.PIPE,
             stderr=sys.stdout if watched else subprocess.PIPE,
             text=True,
-            timeout=240,
+            timeout=self.playbook_limit,
         )
         results = _results(completed.stdout)
         return Played(completed.returncode, completed.stdout, completed.stderr or "", results)
