@@ -221,7 +221,9 @@ def _match(field: p4i.MatchField, value: int | str) -> p4r.FieldMatch:
 class Controller:
     """A P4Runtime client with one stream."""
 
-    def __init__(self, address: str, names: Names, election: int | None = 1) -> None:
+    def __init__(
+        self, address: str, names: Names, election: int | None = 1, role: str = ""
+    ) -> None:
         self.names = names
         self.election = election
         self.channel = grpc.insecure_channel(address)
@@ -235,7 +237,7 @@ class Controller:
         self._outbox: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
         self._stream = self.stub.StreamChannel(iter(self._outbox.get, None))
         threading.Thread(target=self._read, daemon=True).start()
-        self.arbitrate(election)
+        self.arbitrate(election, role=role)
 
     def __enter__(self) -> Controller:
         return self

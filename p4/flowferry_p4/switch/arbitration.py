@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may write: primaries and backups, one election for each role (P4Runtime 1.4, section 5)."""
+"""Who may write: primaries and backups, one election for each role (P4Runtime 1.5, section 5)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests on their way to the primary: collected, told once, and told again when nobody
-acknowledges them (P4Runtime 1.5, section 9.10).
+acknowledges them (P4Runtime 1.5, section 9.8).
 """
 
 from __future__ import annotations
