@@ -43,7 +43,8 @@ print(answers, sorted(times)[len(times) // 2] * 1e6 if times else 0)
 
 TCP_SERVER = r"""
 import hashlib, socket, sys
-s = socket.create_server((sys.argv[1], int(sys.argv[2])))
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+s = socket.create_server((sys.argv[1], int(sys.argv[2])), family=family)
 print("listening")
 c, peer = s.accept()
 digest, size = hashlib.sha256(), 0
@@ -82,7 +83,8 @@ print("ok", size / (time.perf_counter() - start))
 
 UDP_ECHO = r"""
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+s = socket.socket(family, socket.SOCK_DGRAM)
 if len(sys.argv) > 3:
     s.setsockopt(socket.SOL_SOCKET, 11, 1)  # SO_NO_CHECK: no checksum
 s.bind((sys.argv[1], int(sys.argv[2])))
@@ -94,7 +96,8 @@ while True:
 
 UDP_CLIENT = r"""
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+s = socket.socket(family, socket.SOCK_DGRAM)
 s.settimeout(15)
 s.connect((sys.argv[1], int(sys.argv[2])))
 if len(sys.argv) > 3:
