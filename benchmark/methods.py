@@ -40,6 +40,18 @@ RUNTIMES = {
             removal=f"podman rm --force --ignore --time 0 {NAME}",
         ),
         Runtime(
+            "podman-pod",
+            workload=f"podman-pod:{NAME}",
+            listing=f"podman pod ps --quiet --filter name=^{NAME}$ --filter status=running",
+            removal=f"podman pod rm --force --ignore --time 0 {NAME}",
+        ),
+        Runtime(
+            "docker",
+            workload=f"docker:{NAME}",
+            listing=f"docker ps --quiet --filter name=^{NAME}$",
+            removal=f"docker rm --force {NAME} {NAMESPACE} >/dev/null 2>&1 || true",
+        ),
+        Runtime(
             "process",
             workload=f"process:{NAMESPACE}",
             listing=f"ip netns pids {NAMESPACE} 2>/dev/null || true",

@@ -20,7 +20,7 @@ author:
   - The Flowferry authors (@flowferry)
 """
 
-import shutil
+import os
 import sys
 import threading
 import time
@@ -110,4 +110,8 @@ class _Watch:
 
 def _width() -> int:
     """One less than the terminal's: a full line would wrap in some."""
-    return min(shutil.get_terminal_size().columns, _WIDEST) - 1
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:  # it is none
+        columns = _WIDEST
+    return min(columns, _WIDEST) - 1

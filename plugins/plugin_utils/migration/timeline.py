@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAME = 11
+_NARROWEST = 10
 _HELD = "█"
 _FREE = "░"
 
@@ -93,7 +94,7 @@ class Timeline:
         """Each phase with its time and a bar, which begins where the one before ends."""
         now = self._clock()
         times = [(now - p.began) * 1000 if p.ms is None else p.ms for p in self._phases]
-        room = width - len(_label("", 0.0))
+        room = max(width - len(_label("", 0.0)), _NARROWEST)
         scale = room / max(sum(times), 1.0)
         lines, passed = [], 0.0
         for phase, ms in zip(self._phases, times):
