@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the embedded switch is, beside a Linux bridge and, where one is given, BMv2.
+
+    python -m tests.benchmark.switch_speed --output DIRECTORY [--bmv2 simple_switch_grpc]
+
+Two hosts, a wire from each to the thing in between. What is compared was measured in one run; the
+ratios are the result. Writes switch_speed.json and, of it, switch_speed.png. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: there is no screen
+from matplotlib import pyplot
+
+from tests.integration.switch_bench import (
+    GATEWAY_MAC,
+    P4INFO,
+    PROGRAM,
+    Controller,
+    Host,
+    Names,
+    Namespace,
+    SwitchProcess,
+    run,
+    wait_until,
+)
+from tests.integration.switch_traffic import ping
+
+ENTRIES = (1, 1_000, 100_000)
+BATCH = 1_000
+SECONDS = 4.0
+PINGS = 2_000
+MODIFIES = 200
+FILLED = "reply"
+"""The table that gets the entries: exact, and looked up for each packet."""
+
+SINK = r"""
+import socket, sys, time
+kind, address, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+if kind == "tcp":
+    listener = socket.create_server((address, 7000))
+    print("listening")
+    s, _ = listener.accept()
+else:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+    s.bind((address, 7000))
+    print("listening")
+buffer = bytearray(1 << 20)
+s.recv_into(buffer)
+start, count, size = time.perf_counter(), 0, 0
+while time.perf_counter() - start < seconds:
+    got = s.recv_into(buffer)
+    if not got:
+        break
+    count, size = count + 1, size + got
+print(count / (time.perf_counter() - start), size * 8 / (time.perf_counter() - start))
+"""
+
+SOURCE = r"""
+import socket, sys, time
+kind, address, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+end = time.monotonic() + seconds
+if kind == "tcp":
+    s = socket.create_connection((address, 7000), timeout=20)
+    block = bytes(1 << 20)
+else:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect((address, 7000))
+    block = bytes(22)  # 64 bytes with Ethernet, IPv4 and UDP
+try:
+    while time.monotonic() < end:
+        s.send(block)
+except OSError:
+    pass  # the other side has seen enough
+"""
+
+ECHO = r"""
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 7001))
+print("listening")
+while True:
+    s.sendto(*s.recvfrom(2048))
+"""
+
+PING = r"""
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], 7001))
+for _ in range(int(sys.argv[2])):
+    start = time.perf_counter_ns()
+    s.send(b"x")
+    s.recv(16)
+    print(time.perf_counter_ns() - start)
+"""
+
+
+# --- what a path does -------------------------------------------------------------------------
+def measure(client: Host, server: Host) -> dict[str, float]:
+    """Throughput of TCP, rate of small packets, and round-trip times between two hosts."""
+    _, tcp = _stream("tcp", client, server)
+    packets, _ = _stream("udp", client, server)
+    times = _round_trips(client, server)
+    cuts = statistics.quantiles(times, n=100)
+    return {
+        "tcp_gbit": tcp / 1e9,
+        "packets": packets,
+        "rtt_p50_us": cuts[49] / 1e3,
+        "rtt_p99_us": cuts[98] / 1e3,
+    }
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def _stream(kind: str, client: Host, server: Host) -> tuple[float, float]:
+    """Packets (or reads), and bits in a second, as they arrive."""
+    sink = server.python(SINK, kind, server.address, str(SECONDS))
+    assert _line(sink) == "listening"
+    source = client.python(SOURCE, kind, server.address, str(SECONDS + 2))
+    packets, bits = _line(sink).split()
+    source.wait(SECONDS + 30)
+    sink.kill()
+    return float(packets), float(bits)
+
+
+def _round_trips(client: Host, server: Host) -> list[int]:
+    echo = server.python(ECHO, server.address)
+    assert _line(echo) == "listening"
+    done = client.run("python3", "-c", PING, server.address, str(PINGS))
+    echo.kill()
+    return [int(line) for line in done.split()]
+
+
+# --- what is in between -----------------------------------------------------------------------
+@contextlib.contextmanager
+def hosts() -> Iterator[tuple[Namespace, Host, Host]]:
+    with contextlib.ExitStack() as stack:
+        middle = Namespace("ffspeed")
+        stack.callback(middle.remove)
+        ends = []
+        for number in (1, 2):
+            ends.append(Host(number, middle))
+            stack.callback(ends[-1].remove)
+        for end, other in (ends, reversed(ends)):
+            neighbour = ["ip", "neighbour", "replace", "dev", "data0", "lladdr"]
+            end.run(*neighbour, GATEWAY_MAC, "198.19.9.1")
+            end.run(*neighbour, other.mac, other.address)
+        yield middle, ends[0], ends[1]
+
+
+def bridge() -> dict[str, Any]:
+    with hosts() as (middle, client, server):
+        middle.run("ip", "link", "add", "bridge0", "type", "bridge")
+        middle.run("ip", "link", "set", "bridge0", "up")
+        for number in (1, 2):
+            middle.run("ip", "link", "set", f"port{number}", "master", "bridge0")
+        for host, other in ((client, server), (server, client)):
+            host.run("ip", "route", "replace", other.address, "dev", "data0")
+        wait_until("the bridge forwards", lambda: ping(client, server.address, 1, 1.0))
+        return measure(client, server)
+
+
+def large_program(directory: Path) -> Path:
+    """The project's program with room for the entries."""
+    document = json.loads(PROGRAM.read_text())
+    for table in document["pipelines"][0]["tables"]:
+        if table["name"].endswith(f".{FILLED}"):
+            table["max_size"] = 2 * max(ENTRIES)
+    path = directory / "program.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def embedded(directory: Path) -> dict[str, Any]:
+    """The switch with few and with many entries, and its control plane."""
+    with hosts() as (middle, client, server):
+        ports = ["1@port1", "2@port2"]
+        switch = SwitchProcess(middle, directory / "embedded", ports)
+        switch.wait_ready()
+        with Controller(switch.address, Names.of(P4INFO)) as controller:
+            controller.answer()
+            began = time.perf_counter()
+            controller.set_pipeline(large_program(directory))
+            result: dict[str, Any] = {"load_s": time.perf_counter() - began, "entries": {}}
+            _routes(controller, client, server)
+            present = 0
+            rates = []
+            for count in ENTRIES:
+                rates.append(_fill(controller, present, count))
+                present = count
+                result["entries"][count] = measure(client, server)
+            result["writes_per_s"] = rates[-1]
+            result["modify_ms"] = _modify_times(controller, client)
+        switch.end()
+        return result
+
+
+def _routes(controller: Controller, *ends: Host) -> None:
+    for host in ends:
+        route = ("forward", host.number, GATEWAY_MAC, host.mac)
+        controller.insert("route", {"destination": f"{host.address}/32"}, *route)
+
+
+def _fill(controller: Controller, present: int, wanted: int) -> float:
+    """Add entries that match nothing; how many in a second."""
+    action = controller.names.tables[FILLED].action_refs[0].id
+    name = next(n for n, a in controller.names.actions.items() if a.preamble.id == action)
+    parameters = [0 for _ in controller.names.actions[name].params]
+    fields = [f.name for f in controller.names.tables[FILLED].match_fields]
+    entries = [
+        controller.names.entry(
+            FILLED,
+            {f: 0x0B000000 + n if f == "address" else 6 for f in fields},
+            name,
+            *parameters,
+        )
+        for n in range(present, wanted)
+    ]
+    began = time.perf_counter()
+    for start in range(0, len(entries), BATCH):
+        controller.write("INSERT", *entries[start : start + BATCH])
+    return len(entries) / (time.perf_counter() - began)
+
+
+def _modify_times(controller: Controller, host: Host) -> float:
+    """Median of a MODIFY of a route, from the call until it is acknowledged, and so in effect."""
+    route = controller.names.entry(
+        "route",
+        {"destination": f"{host.address}/32"},
+        "forward",
+        host.number,
+        GATEWAY_MAC,
+        host.mac,
+    )
+    times = []
+    for _ in range(MODIFIES):
+        began = time.perf_counter()
+        controller.write("MODIFY", route)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def bmv2(directory: Path, binary: Path) -> dict[str, Any]:
+    """BMv2 with the same program; it needs offloads off at both ends."""
+    with hosts() as (middle, client, server):
+        for host in (client, server):
+            host.offloads_off("data0")
+            middle.offloads_off(f"port{host.number}")
+        address = f"unix:{directory / 'bmv2'}"
+        process = subprocess.Popen(
+            middle.command(
+                str(binary), "--device-id", "1", "-i", "1@port1", "-i", "2@port2", "--no-p4",
+                "--", "--grpc-server-addr", address, "--cpu-port", "510",
+            ),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )  # fmt: skip
+        middle.processes.append(process)
+        wait_until("BMv2 listens", (directory / "bmv2").exists)
+        with Controller(address, Names.of(P4INFO)) as controller:
+            controller.answer()
+            controller.set_pipeline()
+            _routes(controller, client, server)
+            return measure(client, server)
+
+
+# --- what is said -----------------------------------------------------------------------------
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    ours, beside = result["embedded"]["entries"], result["bridge"]
+    few, many = ours[ENTRIES[0]], ours[ENTRIES[-1]]
+    said = {
+        "tcp_to_bridge": few["tcp_gbit"] / beside["tcp_gbit"],
+        "packets_to_bridge": few["packets"] / beside["packets"],
+        "rtt_to_bridge": few["rtt_p50_us"] / beside["rtt_p50_us"],
+        "packets_many_to_few_entries": many["packets"] / few["packets"],
+    }
+    if "bmv2" in result:
+        said["tcp_to_bmv2"] = few["tcp_gbit"] / result["bmv2"]["tcp_gbit"]
+    return said
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    rows = {"bridge": result["bridge"]}
+    rows |= {f"{n:,} entries": row for n, row in result["embedded"]["entries"].items()}
+    if "bmv2" in result:
+        rows["BMv2"] = result["bmv2"]
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    kinds = (
+        ("tcp_gbit", "TCP, Gbit/s"),
+        ("packets", "64-byte packets/s"),
+        ("rtt_p50_us", "round trip p50, µs"),
+    )
+    for axis, (key, title) in zip(axes, kinds, strict=True):
+        axis.barh(list(rows), [row[key] for row in rows.values()])
+        axis.invert_yaxis()
+        axis.set_title(title)
+    figure.savefig(path, dpi=120)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bmv2", type=Path, metavar="BINARY")
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ff-speed-") as scratch:
+        result: dict[str, Any] = {"bridge": bridge(), "embedded": embedded(Path(scratch))}
+        if options.bmv2:
+            result["bmv2"] = bmv2(Path(scratch), options.bmv2)
+    result["machine"] = run("uname", "-srm").strip()
+    result["ratios"] = ratios(result)
+    (options.output / "switch_speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, options.output / "switch_speed.png")
+    print(json.dumps(result["ratios"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
