@@ -65,6 +65,7 @@ DEVICES = (
     ("random", 1, 8),
     ("urandom", 1, 9),
     ("tty", 5, 0),
+    ("kmsg", 1, 11),  # the kubelet reads what the kernel says of memory
 )
 DEVICE_LINKS = (
     ("ptmx", "pts/ptmx"),
