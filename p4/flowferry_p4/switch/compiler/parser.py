@@ -105,8 +105,9 @@ class ParserCompiler:
                 count = constant(bits)
                 if count is not None and count % 8:
                     raise Refused(f"advance by {count} bits in state {state.name}")
-                step = f"({compile_expression(bits, scope)}) >> 3"
-                return [*before, f"offset += (u32)({step});"]
+                step = f"(({compile_expression(bits, scope)}) >> 3)"
+                short = f"if ({step} > skb->len - offset) {self._fail('PacketTooShort')}"
+                return [*before, short, f"offset += (u32){step};"]
             case Primitive():
                 return self.primitives.compile(op, scope)
             case Fail(error):
