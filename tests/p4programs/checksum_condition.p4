@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checksum that is only computed when the program says so.
+#define HAS_UPDATE
+#include "begin.p4"
+
+struct Meta {}
+
+header sum_t {
+    bit<16> a;
+    bit<16> b;
+    bit<16> checksum;
+}
+
+struct Headers {
+    sum_t sum;
+}
+
+PARSER {
+    state start {
+        packet.extract(h.sum);
+        transition accept;
+    }
+}
+
+DEPARSER {
+    apply {
+        packet.emit(h.sum);
+    }
+}
+
+UPDATE {
+    apply {
+        update_checksum(h.sum.a == 1, { h.sum.a, h.sum.b }, h.sum.checksum, HashAlgorithm.csum16);
+    }
+}
+
+INGRESS {
+    apply {
+        s.egress_spec = 2;
+    }
+}
+
+#include "end.p4"

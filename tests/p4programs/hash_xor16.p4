@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The exclusive or of 16-bit words.
+#include "begin.p4"
+
+struct Meta {}
+
+#include "data.p4"
+
+INGRESS {
+    apply {
+        s.egress_spec = 2;
+        hash(h.data.d, HashAlgorithm.xor16, 32w0, { h.data.a, h.data.b, h.data.c }, 64w0x10000);
+    }
+}
+
+#include "end.p4"

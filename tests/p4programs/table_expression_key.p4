@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A computed key.
+#include "begin.p4"
+
+struct Meta {}
+
+#include "data.p4"
+
+INGRESS {
+    action send(bit<9> port) {
+        s.egress_spec = port;
+    }
+
+    action drop() {
+        mark_to_drop(s);
+    }
+
+    table t {
+        key = {
+            h.data.a + h.data.b : exact @name("sum");
+        }
+        actions = {
+            send;
+            drop;
+        }
+        size = 16;
+        default_action = drop();
+    }
+
+    apply {
+        t.apply();
+    }
+}
+
+#include "end.p4"

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kind of match in one table.
+#include "begin.p4"
+
+struct Meta {}
+
+#include "data.p4"
+
+INGRESS {
+    action send(bit<9> port) {
+        s.egress_spec = port;
+    }
+
+    action drop() {
+        mark_to_drop(s);
+    }
+
+    table t {
+        key = {
+            h.data.a : exact;
+            h.data.b : ternary;
+            h.data.c : range;
+            h.data.d : lpm;
+        }
+        actions = {
+            send;
+            drop;
+        }
+        size = 16;
+        default_action = drop();
+    }
+
+    apply {
+        t.apply();
+    }
+}
+
+#include "end.p4"

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The highest priority wins, whatever was added first.
+#include "begin.p4"
+
+struct Meta {}
+
+#include "data.p4"
+
+INGRESS {
+    action send(bit<9> port) {
+        s.egress_spec = port;
+    }
+
+    action drop() {
+        mark_to_drop(s);
+    }
+
+    table t {
+        key = {
+            h.data.c : ternary;
+            h.data.a : ternary;
+        }
+        actions = {
+            send;
+            drop;
+        }
+        size = 16;
+        default_action = drop();
+    }
+
+    apply {
+        t.apply();
+    }
+}
+
+#include "end.p4"
