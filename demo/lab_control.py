@@ -288,7 +288,8 @@ print(f.read(int(head[1:])).decode() if head[0] == "$" else head)
         """Entries of a migration that are at the switch."""
         with self.session() as session:
             tables = ("hold_to", "hold_from", "guard")
-            return [entry for table in tables for entry in session.read(table)]
+            names = [f"{table}{suffix}" for table in tables for suffix in ("", "_ipv6")]
+            return [entry for name in names for entry in session.read(name)]
 
     def journals(self) -> list[Path]:
         """Journals of migrations that are not finished."""

@@ -36,7 +36,7 @@ UDP_CLIENT = Path(__file__).with_name("datagram_client.py")
 REDIS = '--save "" --protected-mode no'
 PORTS = ((6, 6379), (17, 7000))
 """Protocol and port: Redis, and the counter of datagrams."""
-PATTERNS = ["198.19.{lab}.{host}"]
+PATTERNS = ["198.19.{lab}.{host}", "2001:2:0:{lab}::{host}"]
 STRATEGIES = ["keep", "rewrite"]
 
 
