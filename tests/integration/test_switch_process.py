@@ -136,6 +136,12 @@ def test_starts_with_a_program(namespace: Namespace, tmp_path: Path) -> None:
         (("-i", "510@port1", "--no-p4"), "is the CPU port's number"),
         (("-i", "1@port1"), "give a BMv2 JSON with its --p4info, or --no-p4"),
         (("--no-p4", "program.json"), "exclude each other"),
+        (("--no-p4", "--grpc-server-ssl"), "needs --grpc-server-cert and --grpc-server-key"),
+        (("--no-p4", "--grpc-server-cert", "x"), "the other TLS options need --grpc-server-ssl"),
+        (
+            ("--no-p4", "--grpc-server-ssl", "--grpc-server-cert", "/x", "--grpc-server-key", "/x"),
+            "cannot read /x: No such file",
+        ),
         (("--p4info", "/nowhere", "/nowhere"), "cannot read /nowhere: No such file"),
         (("--p4info", str(PROGRAM), str(PROGRAM)), "neither text nor binary P4Info"),
         (("--p4info", str(P4INFO), str(P4INFO)), "the device configuration is not JSON"),
