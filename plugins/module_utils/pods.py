@@ -44,11 +44,18 @@ def check_movable(pod: Pod) -> None:
     _check_containers(title, pod)
 
 
+def controller_of(pod: Pod) -> dict[str, Any]:
+    """The reference to the controller that owns the pod; empty when none does."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
 def _check_containers(title: str, pod: Pod) -> None:
     spec = pod["spec"]
     sidecars = [c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy")]
     terminals = [c["name"] for c in spec["containers"] if c.get("tty") or c.get("stdin")]
-    owners = [o["kind"] for o in pod["metadata"].get("ownerReferences", []) if o.get("controller")]
+    owner = controller_of(pod).get("kind")
+    owners = [owner] if owner not in (None, "ReplicaSet") else []
     refused = [
         ("init containers that go on running (sidecars)", sidecars),
         ("containers with a terminal or standard input", terminals),

@@ -257,6 +257,8 @@ class KubernetesPod(Workload):
             names = [name for one in about["containers"].values() for name in one["names"]]
         else:
             names = list(about.get("images", {}).values())
+            for name in names:  # what a helper that died has set up
+                containerd.forget_plain(name.partition("/")[0])
         _forget(names)
 
     def _close_server(self) -> None:

@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from ansible_collections.flowferry.core.plugins.module_utils.pods import check_movable
+from ansible_collections.flowferry.core.plugins.module_utils.pods import (
+    check_movable,
+    controller_of,
+)
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
     KubernetesPod,
@@ -30,6 +33,9 @@ IMAGES_ANNOTATION = "flowferry.io/images"
 WARM_LIMIT = 40.0
 # ... and the containers run so long after the image is there.
 RESTORE_LIMIT = 60.0
+# The kubelet calls the copy ready within this time after the commit.
+READY_LIMIT = 30.0
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 # A container that waits for one of these reasons will not start by itself.
 FATAL = {
     "CreateContainerConfigError",
@@ -233,11 +239,43 @@ class PodHelper:
     def _remove(self, about: dict[str, Any], endpoint: dict[str, str]) -> None:
         """The source is not needed any more: the copy takes over its place in the cluster."""
         self._remotes[about["copy_node"]].call("settle", about=about)
-        labels = {**about["manifest"]["metadata"].get("labels", {}), WORKLOAD_LABEL: self.name}
-        self.cluster.patch_pod(about["namespace"], about["copy"], {"metadata": {"labels": labels}})
+        self._take_over(about)
         self.cluster.delete_pod(about["namespace"], about["pod"], about["uid"])
         end = {**about, "remove_uid": about["uid"]}
         self.remote.call("remove", about=end, endpoint=endpoint)
+
+    def _take_over(self, about: dict[str, Any]) -> None:
+        """Give the copy the labels of the source, and its controller, which then has one too many.
+
+        A ReplicaSet deletes pods that are not ready first, and then those that cost least: so the
+        copy must be ready, and the source the cheapest.
+        """
+        source = about["manifest"]
+        labels = {**source["metadata"].get("labels", {}), WORKLOAD_LABEL: self.name}
+        metadata: dict[str, Any] = {"labels": labels}
+        owner = controller_of(source)
+        if owner:
+            self._wait_until_ready(about)
+            metadata["ownerReferences"] = [owner]
+            if self.cluster.get_pod(about["namespace"], about["pod"]) is not None:
+                cheapest = {"metadata": {"annotations": {DELETION_COST: "-2147483648"}}}
+                self.cluster.patch_pod(about["namespace"], about["pod"], cheapest)
+        self.cluster.patch_pod(about["namespace"], about["copy"], {"metadata": metadata})
+
+    def _wait_until_ready(self, about: dict[str, Any]) -> None:
+        deadline = time.monotonic() + READY_LIMIT
+        while True:
+            pod = self.cluster.get_pod(about["namespace"], about["copy"]) or {}
+            conditions = pod.get("status", {}).get("conditions", [])
+            if any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+                return
+            if time.monotonic() > deadline:
+                raise FlowferryError(
+                    "not_running",
+                    f"the copy {about['namespace']}/{about['copy']} serves, but after "
+                    f"{READY_LIMIT:g} s is not ready; `kubectl describe pod` says why",
+                )
+            time.sleep(0.1)
 
     def _discard(self, about: dict[str, Any], endpoint: dict[str, str], **others: Any) -> None:
         """The copy is given up."""
@@ -300,16 +338,23 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
         "metadata": {
             "name": about["copy"],
             "namespace": about["namespace"],
-            "labels": {
-                key: value
-                for key, value in source["metadata"].get("labels", {}).items()
-                if key != WORKLOAD_LABEL
-            },
+            "labels": {} if controller_of(source) else _own_labels(source),
             "annotations": {
-                **source["metadata"].get("annotations", {}),
+                **_own_annotations(source),
                 ADDRESS_ANNOTATION: address,
                 IMAGES_ANNOTATION: json.dumps(original, sort_keys=True),
             },
         },
         "spec": spec,
     }
+
+
+def _own_labels(source: Pod) -> dict[str, str]:
+    """A controller would count the copy, and end it, if it had these before the commit."""
+    labels = source["metadata"].get("labels", {})
+    return {key: value for key, value in labels.items() if key != WORKLOAD_LABEL}
+
+
+def _own_annotations(source: Pod) -> dict[str, str]:
+    annotations = source["metadata"].get("annotations", {})
+    return {key: value for key, value in annotations.items() if key != DELETION_COST}

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from ansible_collections.flowferry.core.plugins.module_utils.pods import check_movable
+from ansible_collections.flowferry.core.plugins.module_utils.pods import (
+    check_movable,
+    controller_of,
+)
 
 POD: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "redis"},
@@ -53,7 +56,7 @@ def test_an_ordinary_pod_can_be_moved() -> None:
         ("spec.containers", [{"name": "redis", "tty": True}], "pod_cannot_move"),
         (
             "metadata.ownerReferences",
-            [{"kind": "ReplicaSet", "controller": True}],
+            [{"kind": "StatefulSet", "controller": True}],
             "pod_cannot_move",
         ),
     ],
@@ -66,3 +69,11 @@ def test_what_cannot_is_refused_with_its_name(path: str, value: Any, code: str) 
 
 def test_init_containers_that_have_ended_do_not_matter() -> None:
     check_movable(changed("spec.initContainers", [{"name": "once"}]))
+
+
+def test_a_pod_of_a_deployment_can_be_moved() -> None:
+    owner = {"kind": "ReplicaSet", "name": "redis-5d9c", "controller": True}
+    pod = changed("metadata.ownerReferences", [owner])
+    check_movable(pod)
+    assert controller_of(pod) == owner
+    assert controller_of(POD) == {}
