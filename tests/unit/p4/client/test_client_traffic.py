@@ -94,3 +94,12 @@ def test_many_packets_are_acknowledged_in_batches() -> None:
     traffic.release({DESTINATION: math.inf})
     assert switch.sent == [b"%d" % number for number in range(1000)]
     assert max(switch.batches) <= 256
+
+
+@pytest.mark.timeout(30)
+def test_after_many_packets_the_hold_ends_at_once() -> None:
+    switch, traffic = held_endpoint(busy=True)
+    for number in range(1000):
+        switch.arrive(b"%d" % number, REASON_TO, 3)
+    traffic.release({DESTINATION: math.inf})
+    assert len(switch.sent) == 2000
