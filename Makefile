@@ -42,7 +42,7 @@ bench: lab ## measure moves, and the same by hand: writes docs/results.md (up to
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_command": "make bench"}'
 
 .PHONY: test
-test: lint lab-root unit integration system ## everything: lint, unit, integration and system tests
+test: lint lab-root unit integration system molecule ## everything: lint, unit, integration and system tests, roles
 
 .PHONY: lint
 lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
