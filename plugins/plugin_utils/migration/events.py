@@ -9,6 +9,7 @@ too, so that what the watcher writes stands before what Ansible writes about the
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import selectors
@@ -63,6 +64,7 @@ class EventReceiver:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._received: dict[socket.socket, bytes] = {}
+        self._numbers = itertools.count()
         os.environ[_VARIABLE] = address
 
     def receive(self, timeout: float) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -74,12 +76,13 @@ class EventReceiver:
             if key.fileobj is self._listener:
                 connection, _ = self._listener.accept()
                 self._received[connection] = b""
-                self._selector.register(connection, selectors.EVENT_READ)
-            else:
-                yield from self._read(key.fd)
+                self._selector.register(connection, selectors.EVENT_READ, next(self._numbers))
+            elif isinstance(key.fileobj, socket.socket):
+                yield from self._read(key.fileobj, key.data)
 
-    def _read(self, number: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        connection = next(one for one in self._received if one.fileno() == number)
+    def _read(
+        self, connection: socket.socket, number: int
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
         chunk = connection.recv(65536)
         *lines, rest = (self._received[connection] + chunk).split(b"\n")
         self._received[connection] = rest
