@@ -181,6 +181,11 @@ def in_use(lab: Lab, node: str) -> set[str]:
     return {end.rpartition(":")[0].strip("[]").removeprefix("::ffff:") for end in ends}
 
 
+def is_lasting(ends: dict[str, str]) -> bool:
+    """Whether a socket is one of the pairs' or a listening one: the ports of others are high."""
+    return all(int(end.rpartition(":")[2]) < 3000 for end in ends.values() if end)
+
+
 @pytest.mark.parametrize("form", ["archive", "images"])
 def test_every_kind_of_socket_comes_back_at_another_address(
     lab: Lab, pairs: str, archives: str, form: str
@@ -197,7 +202,8 @@ def test_every_kind_of_socket_comes_back_at_another_address(
     planned = done(lab.module(node, "checkpoint_address", "--check", **arguments))
     changed = done(lab.module(node, "checkpoint_address", **arguments))
     assert changed["sockets"] == planned["sockets"]
-    assert len(changed["sockets"]) == 13
+    # The checkpoint may have caught one of the short connections, which have two sockets more.
+    assert len([change for change in changed["sockets"] if is_lasting(change["before"])]) == 13
     done(lab.module(node, "checkpoint_address", **arguments), changed=False)
     if form == "images":
         lab.run(node, f"tar -cf {path} -C {rewritten} .")
