@@ -20,19 +20,8 @@ description:
 author:
   - Flowferry contributors (@flowferry)
 
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check_mode and return changed status prediction without modifying
-      target.
-  diff_mode:
-    support: full
-    description: Will return details on what has changed (or possibly needs changing in
-      check_mode), when in diff mode.
-  idempotent:
-    support: full
-    description: When run twice in a row outside check mode, with the same arguments, the second
-      invocation indicates no change.
+extends_documentation_fragment:
+  - flowferry.core.declarative
 
 options:
   directory:
