@@ -15,13 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .. import containerd
 from .. import endpoint as endpoints
 from ..cgroup import Freezer, memory_bytes
 from ..commands import run
+from ..cri.base import ContainerRuntime
+from ..cri.found import container_runtime
 from ..criu import check_criu, check_space
 from ..errors import FlowferryError
-from ..oci.blobs import Blob, Image, canonical
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
 from .base import About, Workload
@@ -47,6 +47,14 @@ class KubernetesPod(Workload):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._server: ImageServer | None = None
+        self._found: ContainerRuntime | None = None
+
+    @property
+    def _runtime(self) -> ContainerRuntime:
+        """The container runtime of this node."""
+        if self._found is None:
+            self._found = container_runtime()
+        return self._found
 
     @property
     def file_name(self) -> str:
@@ -67,10 +75,10 @@ class KubernetesPod(Workload):
 
     def inspect(self, uid: str) -> About:
         """The pod's containers on this node by name, with what is needed to freeze them."""
-        containerd.require_containerd()
+        self._runtime.require()
         check_criu()
         found: dict[str, Any] = {}
-        for container in containerd.containers_of(uid):
+        for container in self._runtime.containers_of(uid):
             if container.is_sandbox or not container.pid:
                 continue
             freezer = Freezer.of(container.pid)
@@ -84,13 +92,13 @@ class KubernetesPod(Workload):
                 "id": container.id,
                 "freezer": str(freezer.path),
                 "made_from": container.image,
-                "dumped": str(container.dump_is_over),
+                "dumped": self._runtime.dump_mark(container),
                 "memory_bytes": memory_bytes(container.pid),
             }
         return found
 
     def check_destination(self, about: About, directory: Path) -> None:
-        containerd.require_containerd()
+        self._runtime.require()
         check_criu()
         check_space(about["memory_bytes"], directory, kubelet_root())
 
@@ -98,28 +106,17 @@ class KubernetesPod(Workload):
 
     def prepare_source(self, about: About) -> None:
         self._remove_archives(about)
-        present = containerd.images()
-        for container in about["containers"].values():
-            # containerd checkpoints a container only while the image that it was restored upon has
-            # that name; between moves it has not, since new pods would show it as theirs.
-            if container["made_from"] not in present and container["image_ref"] in present:
-                containerd.tag(container["image_ref"], container["made_from"])
+        self._runtime.prepare_checkpoint(list(about["containers"].values()))
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """Have the images that the containers were made of, and serve the checkpoints to come."""
-        present = containerd.images()
-        for container in about["containers"].values():
-            if container["image_ref"] not in present:
-                containerd.pull(container["image_ref"])
-                present = containerd.images()
         self._server = ImageServer()
-        containerd.trust_plain(self._server.address)
+        self._runtime.trust(self._server.address)
         for name, container in about["containers"].items():
             self._server.promise(_checkpoint_of(name))
-            base = container["image_ref"]
-            manifest = containerd.read_content(present[base])
-            self._server.promise(_base_of(name)).keep(Image(manifest, []))
-            containerd.tag(base, self._base_reference(name, manifest))
+            if not self._runtime.has_image(container["image_ref"]):
+                self._runtime.pull(container["image_ref"])
+            self._runtime.prepare_base(name, container["image_ref"], self._server)
 
     def serve_images(self, about: About) -> dict[str, str]:
         """The image that each container of the copy is to be made of."""
@@ -139,9 +136,6 @@ class KubernetesPod(Workload):
             raise FlowferryError("helper_lost", "this helper has not prepared the destination")
         return self._server
 
-    def _base_reference(self, name: str, manifest: bytes) -> str:
-        return f"{self._images.address}/{_base_of(name)}@{Blob.of(manifest).digest}"
-
     # -- source
 
     def freeze(self, about: About) -> None:
@@ -154,10 +148,7 @@ class KubernetesPod(Workload):
             threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
 
     def _freeze_after(self, container: dict[str, Any]) -> None:
-        written = Path(container["dumped"])
-        deadline = time.monotonic() + PATIENCE
-        while not written.exists() and time.monotonic() < deadline:
-            time.sleep(0.001)
+        self._runtime.wait_for_dump(container, time.monotonic() + PATIENCE)
         with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
             Freezer(container["freezer"]).freeze()
 
@@ -172,16 +163,14 @@ class KubernetesPod(Workload):
         for container in about["containers"].values():
             Freezer(container["freezer"]).thaw()
         self._remove_archives(about)
-        _forget([])
+        self._runtime.forget([])
 
     # -- destination
 
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
         for name in about["containers"]:
-            base = self._images.promise(_base_of(name)).kept()
-            assert base is not None
-            reference = self._base_reference(name, base.manifest)
+            reference = self._runtime.base_reference(name, self._images)
             image = build_image(directory / f"{name}.tar", name, reference)
             self._images.promise(_checkpoint_of(name)).keep(image)
 
@@ -189,8 +178,8 @@ class KubernetesPod(Workload):
         """Whether every container of the copy runs; waits a little for it."""
         deadline = time.monotonic() + 0.25
         while True:
-            found = containerd.containers_of(about["copy_uid"])
-            running = {one.name for one in found if one.pid and not one.is_sandbox and _lives(one)}
+            found = self._runtime.containers_of(about["copy_uid"])
+            running = {one.name for one in found if one.lives and not one.is_sandbox}
             if running >= set(about["containers"]):
                 return True
             if time.monotonic() > deadline:
@@ -210,27 +199,25 @@ class KubernetesPod(Workload):
             if reference in checkpoints:
                 server = self._server_at(reference)
                 server.promises.pop(_checkpoint_of(name), None)
-                server.promise(_checkpoint_of(name)).keep(_original(container, about["copy_uid"]))
-                containerd.pull(reference)
-        containerd.remove_images(sorted(checkpoints - set(about["images"].values())))
-        _forget([])
+                original = self._runtime.original(container["image_ref"], about["copy_uid"])
+                server.promise(_checkpoint_of(name)).keep(original)
+                self._runtime.pull(reference)
+        self._runtime.remove_images(sorted(checkpoints - set(about["images"].values())))
+        self._runtime.forget([])
         self._close_server()
 
     def _server_at(self, reference: str) -> ImageServer:
         """The server that an image is named after; a new one when that helper is gone."""
         if self._server is None:
             self._server = ImageServer(int(reference.partition("/")[0].rpartition(":")[2]))
-            containerd.trust_plain(self._server.address)
+            self._runtime.trust(self._server.address)
         return self._server
 
     def _checkpoint_images(self, about: About) -> set[str]:
         """Names of this move's checkpoints."""
-        present = containerd.images()
         found: set[str] = set()
         for name, reference in about.get("images", {}).items():
-            base = present.get(about["containers"][name]["image_ref"])
-            if present.get(reference) not in (None, base):
-                found |= {i for i, digest in present.items() if digest == present[reference]}
+            found |= self._runtime.checkpoints(reference, about["containers"][name]["image_ref"])
         return found
 
     # -- either
@@ -258,19 +245,19 @@ class KubernetesPod(Workload):
         else:
             names = list(about.get("images", {}).values())
             for name in names:  # what a helper that died has set up
-                containerd.forget_plain(name.partition("/")[0])
-        _forget(names)
+                self._runtime.distrust(name.partition("/")[0])
+        self._runtime.forget(names)
 
     def _close_server(self) -> None:
         if self._server is not None:
-            containerd.forget_plain(self._server.address)
+            self._runtime.distrust(self._server.address)
             self._server.close()
             self._server = None
 
     def _end_containers(self, uid: str) -> set[int]:
         """Kill what there is; the processes that were still there."""
         found: set[int] = set()
-        for container in containerd.containers_of(uid):
+        for container in self._runtime.containers_of(uid):
             freezer = Freezer.of(container.pid) if container.pid else None
             if freezer is not None and not container.is_sandbox:
                 found.update(freezer.pids())
@@ -287,39 +274,6 @@ class KubernetesPod(Workload):
 
 def _checkpoint_of(container: str) -> str:
     return f"flowferry-checkpoint/{container}"
-
-
-def _base_of(container: str) -> str:
-    return f"flowferry-base/{container}"
-
-
-def _forget(names: list[str]) -> None:
-    """Names of images that only containers which have ended went by, and what a restore needed.
-
-    With a name of this project its others go, too: the id of a checkpoint, or of a copy's image.
-    """
-    present = containerd.images()
-    ended = {
-        present[name] for name in names if "/flowferry-checkpoint/" in name and name in present
-    }
-    containerd.remove_images(
-        sorted(i for i in present if "/flowferry-base/" in i or present[i] in ended)
-    )
-
-
-def _original(container: dict[str, Any], mark: str) -> Image:
-    """The image that a container was made of at first, with an id of its own."""
-    manifest = containerd.read_manifest(containerd.images()[container["image_ref"]])
-    config = json.loads(containerd.read_content(manifest["config"]["digest"]))
-    labels = {**(config.get("config", {}).get("Labels") or {}), "flowferry.io/copy": mark}
-    config["config"] = {**config.get("config", {}), "Labels": labels}
-    described = Blob.of(canonical(config))
-    manifest["config"] = {**manifest["config"], "digest": described.digest, "size": described.size}
-    return Image(canonical(manifest), [described])
-
-
-def _lives(container: containerd.Container) -> bool:
-    return Path(f"/proc/{container.pid}").exists()
 
 
 def kubelet_root() -> str:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node's containerd knows of a pod: its containers, their processes, its images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ..commands import run
+from ..errors import FlowferryError
+from ..oci.blobs import Blob, Image, architecture
+from ..oci.marked import with_mark
+from ..oci.server import ImageServer
+from .base import About, Container, ContainerRuntime, named_by_kubelet
+
+BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
+REGISTRIES = Path("/etc/containerd/certs.d")
+_ANNOTATION = "io.kubernetes.cri."
+_CTR = ["ctr", "--namespace", "k8s.io"]
+
+
+class Containerd(ContainerRuntime):
+    """containerd 2.1, by its own client where the CRI does not say enough."""
+
+    name = "containerd"
+
+    def require(self) -> None:
+        if shutil.which("ctr") is None or not BUNDLES.parent.is_dir():
+            raise FlowferryError(
+                "runtime_cannot_restore",
+                "there is no containerd here; pods are moved between nodes that run containerd "
+                "2.1: the role containerd sets it up",
+            )
+        version = run(["ctr", "--version"]).split()[-1].lstrip("v")
+        if version.split(".")[:2] != ["2", "1"]:
+            raise FlowferryError(
+                "runtime_cannot_restore",
+                f"containerd here is {version}; only 2.1 restores a container from a checkpoint "
+                "image without an experimental option",
+            )
+
+    def containers_of(self, pod_uid: str) -> list[Container]:
+        bundles = BUNDLES.iterdir() if BUNDLES.is_dir() else []
+        found = [_read(bundle) for bundle in bundles]
+        return [one for one in found if one is not None and one.pod_uid == pod_uid]
+
+    # -- source
+
+    def prepare_checkpoint(self, containers: list[About]) -> None:
+        """containerd checkpoints only while the image that was restored upon has that name.
+
+        Between moves it has not, since new pods would show it as theirs.
+        """
+        present = images()
+        for container in containers:
+            if container["made_from"] not in present and container["image_ref"] in present:
+                _tag(container["image_ref"], container["made_from"])
+
+    def dump_mark(self, container: Container) -> str:
+        """A file that containerd writes as soon as it has let a dumped container go on."""
+        return str(container.directory / "ctrd-checkpoint" / "config.dump")
+
+    def wait_for_dump(self, container: About, deadline: float) -> None:
+        written = Path(container["dumped"])
+        while not written.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    # -- destination
+
+    def trust(self, address: str) -> None:
+        """containerd reads this at each pull."""
+        directory = REGISTRIES / address
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "hosts.toml").write_text(f'server = "http://{address}"\n')
+
+    def distrust(self, address: str) -> None:
+        shutil.rmtree(REGISTRIES / address, ignore_errors=True)
+
+    def prepare_base(self, container: str, reference: str, server: ImageServer) -> None:
+        """containerd asks NAME@DIGEST of a registry again, even if the image is here."""
+        manifest = read_content(images()[reference])
+        server.promise(_base_of(container)).keep(Image(manifest, []))
+        _tag(reference, self.base_reference(container, server))
+
+    def base_reference(self, container: str, server: ImageServer) -> str:
+        base = server.promise(_base_of(container)).kept()
+        assert base is not None
+        return f"{server.address}/{_base_of(container)}@{Blob.of(base.manifest).digest}"
+
+    # -- images
+
+    def has_image(self, reference: str) -> bool:
+        return reference in images()
+
+    def pull(self, reference: str) -> None:
+        run(
+            [*_CTR, "images", "pull", "--hosts-dir", str(REGISTRIES), reference],
+            timeout=120.0,
+            code="no_image",
+        )
+
+    def original(self, reference: str, mark: str) -> Image:
+        manifest = _read_manifest(images()[reference])
+        config = json.loads(read_content(manifest["config"]["digest"]))
+        return with_mark(manifest, config, mark)
+
+    def checkpoints(self, reference: str, base: str) -> set[str]:
+        present = images()
+        digest = present.get(reference)
+        if digest in (None, present.get(base)):
+            return set()
+        return {name for name, found in present.items() if found == digest}
+
+    def remove_images(self, names: list[str]) -> None:
+        if names:
+            run([*_CTR, "images", "remove", *names])
+
+    def forget(self, names: list[str]) -> None:
+        """With a name of this project the others of the image go, too: ids of checkpoints."""
+        present = images()
+        ended = {
+            present[name] for name in names if "/flowferry-checkpoint/" in name and name in present
+        }
+        self.remove_images(
+            sorted(i for i in present if "/flowferry-base/" in i or present[i] in ended)
+        )
+
+
+def _read(bundle: Path) -> Container | None:
+    try:
+        spec: dict[str, Any] = json.loads((bundle / "config.json").read_bytes())
+    except (OSError, ValueError):  # it comes, or goes, at this moment
+        return None
+    told = spec.get("annotations") or {}
+    pid_file = bundle / "init.pid"
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        pid = 0
+    return Container(
+        bundle.name,
+        # The annotation of a restored container is wrong.
+        named_by_kubelet(spec) or told.get(f"{_ANNOTATION}container-name", ""),
+        told.get(f"{_ANNOTATION}sandbox-uid", ""),
+        told.get(f"{_ANNOTATION}container-type") == "sandbox",
+        pid,
+        told.get(f"{_ANNOTATION}image-name", ""),
+        _directory(spec) / "containers" / bundle.name,
+    )
+
+
+def _directory(spec: dict[str, Any]) -> Path:
+    """Where containerd's CRI keeps its files: a pod's host name is one of them."""
+    for mount in spec.get("mounts", []):
+        if mount.get("destination") == "/etc/hostname":
+            return Path(mount["source"]).parents[2]
+    return Path("/var/lib/containerd/io.containerd.grpc.v1.cri")
+
+
+def images() -> dict[str, str]:
+    """Digests of the images' manifests by name."""
+    found = {}
+    for line in run([*_CTR, "images", "list"]).splitlines()[1:]:
+        name, _kind, digest = line.split()[:3]
+        found[name] = digest
+    return found
+
+
+def read_content(digest: str) -> bytes:
+    """A small document of the content store: an index, a manifest or a config."""
+    return run([*_CTR, "content", "get", digest]).encode()
+
+
+def _read_manifest(digest: str) -> dict[str, Any]:
+    """The manifest that an image has for this machine; ``digest`` may be that of an index."""
+    found: dict[str, Any] = json.loads(read_content(digest))
+    for entry in found.get("manifests", []):
+        told = entry.get("platform", {})
+        if (told.get("os"), told.get("architecture")) == ("linux", architecture()):
+            return _read_manifest(entry["digest"])
+    return found
+
+
+def import_archive(archive: Path) -> None:
+    """Take the images of an OCI archive into the store, unpacked."""
+    run([*_CTR, "images", "import", str(archive)], timeout=120.0)
+
+
+def _tag(source: str, name: str) -> None:
+    """Give an image another name, which may have meant another image before."""
+    run([*_CTR, "images", "tag", "--force", source, name])
+
+
+def _base_of(container: str) -> str:
+    return f"flowferry-base/{container}"
