@@ -20,6 +20,7 @@ class Kubelet:
 
     def __init__(self, address: str, port: int, context: ssl.SSLContext, token: str = "") -> None:
         self.place = f"{address}:{port}"
+        self._address = (address, port)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._connection = http.client.HTTPSConnection(
             address, port, context=context, timeout=TIMEOUT
@@ -50,6 +51,14 @@ class Kubelet:
             raise FlowferryError("checkpoint_failed", self._said(answer.status, body), body)
         found: str = json.loads(body)["items"][0]
         return found
+
+    def lives(self) -> bool:
+        """Whether it takes connections at this moment."""
+        try:
+            socket.create_connection(self._address, timeout=2.0).close()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         self._connection.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,26 @@ Pod = dict[str, Any]
 TIMEOUT = 20.0
 
 
+@dataclass(frozen=True)
+class Right:
+    """One verb on one resource; the resource of a subresource is written with a slash."""
+
+    verb: str
+    resource: str
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group}"
+
+
+# deploy/rbac.yml gives these and no others; a test compares the two.
+RIGHTS = (
+    Right("get", "nodes"),
+    Right("create", "nodes/checkpoint"),
+    *(Right(verb, "pods") for verb in ("create", "delete", "get", "list", "patch")),
+)
+
+
 class Cluster:
     """What a migration asks of the cluster. Pods are plain JSON, as the API has them."""
 
@@ -38,15 +59,56 @@ class Cluster:
                 "kubernetes_not_configured",
                 f'there is no kubeconfig "{kubeconfig}"; name one: -e migration_kubeconfig=FILE',
             )
-        self._client = kubernetes.config.new_client_from_config(kubeconfig)
-        self._settings = self._client.configuration
+        self._settings = kubernetes.client.Configuration()
+        # A server that hangs is not asked again: packets may be held meanwhile.
+        self._settings.retries = urllib3.Retry(total=2, read=0)
+        kubernetes.config.load_kube_config(kubeconfig, client_configuration=self._settings)
+        self._client = kubernetes.client.ApiClient(self._settings)
         self._kubelets: dict[str, Kubelet] = {}
+        self._may_move_in: set[str] = set()
+
+    # -- rights
+
+    def require_rights(self, namespace: str) -> None:
+        """FlowferryError unless a migration of this namespace's pods may do all that it has to.
+
+        To learn of a missing right in the middle would cost a rollback, and after the commit
+        leave the source for another run.
+        """
+        if namespace in self._may_move_in:
+            return
+        missing = [str(right) for right in RIGHTS if not self._may(right, namespace)]
+        if missing:
+            raise FlowferryError(
+                "rights_missing",
+                f"whoever asks the API server may not {', '.join(missing)} (namespace "
+                f"{namespace}); deploy/rbac.yml has the rights that a migration needs",
+            )
+        self._may_move_in.add(namespace)
+
+    def _may(self, right: Right, namespace: str) -> bool:
+        resource, _, subresource = right.resource.partition("/")
+        wanted = {
+            "verb": right.verb,
+            "group": right.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": "" if resource == "nodes" else namespace,
+        }
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": wanted},
+        }
+        told = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        assert told is not None
+        return bool(told["status"]["allowed"])
 
     # -- pods
 
-    def get_pod(self, namespace: str, name: str) -> Pod | None:
+    def get_pod(self, namespace: str, name: str, *, timeout: float = TIMEOUT) -> Pod | None:
         """The pod; None when there is none of this name."""
-        return self._ask("GET", _pods(namespace, name), allow_missing=True)
+        return self._ask("GET", _pods(namespace, name), allow_missing=True, timeout=timeout)
 
     def list_pods(self, namespace: str, selector: str) -> list[Pod]:
         """Pods by label."""
@@ -107,6 +169,10 @@ class Cluster:
         """Have the kubelet write a checkpoint; the archive's path on the node."""
         return self._kubelets[node].checkpoint(namespace, pod, container)
 
+    def kubelet_lives(self, node: str) -> bool:
+        """Whether the kubelet that was connected to can still be reached."""
+        return self._kubelets[node].lives()
+
     def _token(self) -> str:
         sent = self._client.param_serialize("POST", "/", auth_settings=["BearerToken"])
         headers = {name.lower(): str(value) for name, value in sent[2].items()}
@@ -122,6 +188,7 @@ class Cluster:
         *,
         kind: str = "application/json",
         allow_missing: bool = False,
+        timeout: float = TIMEOUT,
     ) -> dict[str, Any] | None:
         headers = {"Content-Type": kind, "Accept": "application/json"}
         sent = self._client.param_serialize(
@@ -129,7 +196,7 @@ class Cluster:
         )
         _, url, headers, content, _ = sent
         try:
-            answer = self._client.call_api(method, url, headers, content, _request_timeout=TIMEOUT)
+            answer = self._client.call_api(method, url, headers, content, _request_timeout=timeout)
             said = json.loads(answer.read() or b"{}")
         except (urllib3.exceptions.HTTPError, ValueError, OSError) as error:
             raise FlowferryError(

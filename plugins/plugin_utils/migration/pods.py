@@ -29,10 +29,14 @@ from .remote import NodeHelper
 WORKLOAD_LABEL = "flowferry.io/workload"
 ADDRESS_ANNOTATION = "flowferry.io/address"
 IMAGES_ANNOTATION = "flowferry.io/images"
+# Of which pod a copy is one, by its uid.
+SOURCE_ANNOTATION = "flowferry.io/source"
 # The runtime has made the sandbox and asks for the image within this time (seconds) ...
 WARM_LIMIT = 40.0
 # ... and the containers run so long after the image is there.
 RESTORE_LIMIT = 60.0
+# While packets are held nobody waits longer (seconds) for what the API server may add.
+ASIDE_LIMIT = 1.0
 # The kubelet calls the copy ready within this time after the commit.
 READY_LIMIT = 30.0
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -120,6 +124,7 @@ class PodHelper:
         return moved[0] if moved else None
 
     def _describe(self) -> dict[str, Any] | None:
+        self.cluster.require_rights(self.namespace)
         pod = self._find()
         if pod is None or pod["spec"].get("nodeName") != self.node:
             return None
@@ -172,6 +177,8 @@ class PodHelper:
                 f"node {self.node} is not ready for pods; `kubectl describe node {self.node}` says "
                 "why",
             )
+        # The API server takes most of a minute to notice that a kubelet is gone.
+        self.cluster.connect_kubelet(node)
         self.remote.call("check_destination", about=about)
 
     # -- prepare
@@ -191,9 +198,14 @@ class PodHelper:
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
 
     def _wait(
-        self, about: dict[str, Any], operation: str, limit: float, code: str, failed: str
+        self,
+        about: dict[str, Any],
+        operation: str,
+        limit: float,
+        code: str,
+        failed: str,
     ) -> None:
-        """Until the node says so; the API server knows sooner when it will never happen."""
+        """Until the node says so; others know sooner when it will never happen."""
         deadline = time.monotonic() + limit
         while not self.remote.call(operation, about=about):
             reason = self._why_not(about)
@@ -206,7 +218,13 @@ class PodHelper:
                 )
 
     def _why_not(self, about: dict[str, Any]) -> str:
-        pod = self.cluster.get_pod(about["namespace"], about["copy"])
+        """What keeps the copy from running for good; empty when nothing does."""
+        if not self.cluster.kubelet_lives(self.node):
+            return f"the kubelet on {self.node} does not answer any more"
+        try:
+            pod = self.cluster.get_pod(about["namespace"], about["copy"], timeout=ASIDE_LIMIT)
+        except FlowferryError:  # the copy needs its node, and not the API server, to run
+            return ""
         if pod is None or pod["metadata"]["uid"] != about["copy_uid"]:
             return "the copy was deleted"
         if pod["status"].get("phase") == "Failed":
@@ -278,13 +296,26 @@ class PodHelper:
             time.sleep(0.1)
 
     def _discard(self, about: dict[str, Any], endpoint: dict[str, str], **others: Any) -> None:
-        """The copy is given up."""
-        found = self.cluster.get_pod(about["namespace"], about["copy"])
-        uid = about.get("copy_uid") or (found["metadata"]["uid"] if found else "")
-        if uid:
-            self.cluster.delete_pod(about["namespace"], about["copy"], uid)
-        end = {**about, "remove_uid": uid}
+        """The copy is given up. On its node it ends even if the API server cannot be told."""
+        untold: FlowferryError | None = None
+        try:
+            self._delete_copy(about)
+        except FlowferryError as error:
+            untold = error
+        end = {**about, "remove_uid": about.get("copy_uid", "")}
         self.remote.call("discard", about=end, endpoint=endpoint, **others)
+        if untold is not None:
+            raise untold
+
+    def _delete_copy(self, about: dict[str, Any]) -> None:
+        """The pod that this move has made, and not another one that got its name meanwhile."""
+        if "copy_uid" not in about:  # not made, or the answer was lost
+            found = self.cluster.get_pod(about["namespace"], about["copy"]) or {}
+            metadata = found.get("metadata", {})
+            if metadata.get("annotations", {}).get(SOURCE_ANNOTATION) != about["uid"]:
+                return
+            about["copy_uid"] = metadata["uid"]
+        self.cluster.delete_pod(about["namespace"], about["copy"], about["copy_uid"])
 
 
 def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
@@ -342,6 +373,7 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
             "annotations": {
                 **_own_annotations(source),
                 ADDRESS_ANNOTATION: address,
+                SOURCE_ANNOTATION: about["uid"],
                 IMAGES_ANNOTATION: json.dumps(original, sort_keys=True),
             },
         },
