@@ -47,6 +47,8 @@ class KubernetesPod(Workload):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._server: ImageServer | None = None
+        self._freezing = threading.Lock()
+        self._resumed = False
         self._found: ContainerRuntime | None = None
 
     @property
@@ -144,13 +146,17 @@ class KubernetesPod(Workload):
         But it lets it go on at once, long before the kubelet answers; so each is frozen again as
         soon as the dump is over. What it does in between nobody hears: its packets are held.
         """
+        self._resumed = False
         for container in about["containers"].values():
             threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
 
     def _freeze_after(self, container: dict[str, Any]) -> None:
         self._runtime.wait_for_dump(container, time.monotonic() + PATIENCE)
-        with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
-            Freezer(container["freezer"]).freeze()
+        with self._freezing:
+            if self._resumed:  # the move was given up while the runtime still dumped
+                return
+            with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
+                Freezer(container["freezer"]).freeze()
 
     def checkpoint(self, about: About, directory: Path) -> None:
         """The kubelet has written the archives; they are sent from where they are."""
@@ -160,6 +166,8 @@ class KubernetesPod(Workload):
             (directory / f"{name}.tar").symlink_to(archive)
 
     def resume(self, about: About) -> None:
+        with self._freezing:
+            self._resumed = True
         for container in about["containers"].values():
             Freezer(container["freezer"]).thaw()
         self._remove_archives(about)
@@ -257,7 +265,7 @@ class KubernetesPod(Workload):
     def _end_containers(self, uid: str) -> set[int]:
         """Kill what there is; the processes that were still there."""
         found: set[int] = set()
-        for container in self._runtime.containers_of(uid):
+        for container in self._runtime.containers_of(uid) if uid else []:
             freezer = Freezer.of(container.pid) if container.pid else None
             if freezer is not None and not container.is_sandbox:
                 found.update(freezer.pids())

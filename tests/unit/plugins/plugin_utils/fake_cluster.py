@@ -53,6 +53,7 @@ class FakeCluster:
         self.rights = set(rights)
         self.pods: dict[str, dict[str, Any]] = {"redis": pod()}
         self.asked: list[tuple[str, str]] = []
+        self.kubelets_live = True
         self.fails: dict[tuple[str, str], Answer] = {}
         """Answers to give instead, by verb and resource."""
         handler = type("Handler", (_Handler,), {"cluster": self})

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration import cluster as clusters
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration import pods
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration.pods import with_cluster
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for fake_cluster
@@ -32,10 +33,11 @@ class Node:
     def __init__(self, name: str) -> None:
         self.node = name
         self.asked: list[str] = []
+        self.answers = dict(ANSWERS)
 
     def call(self, operation: str, **_: Any) -> Any:
         self.asked.append(operation)
-        return ANSWERS.get(operation)
+        return self.answers.get(operation)
 
     def goodbye(self) -> None:
         """Nothing to close."""
@@ -51,6 +53,9 @@ class Rig:
         class Kubelet:
             def __init__(self, *_: Any) -> None:
                 """Nothing to connect to."""
+
+            def lives(self) -> bool:
+                return fake.kubelets_live
 
             def checkpoint(self, *_: Any) -> str:
                 fake.asked.append(("create", "nodes/checkpoint"))
@@ -72,12 +77,17 @@ class Rig:
         destination.call("check_destination", about=about)
         return about
 
+    def prepare(self) -> dict[str, Any]:
+        """As far as the hold."""
+        about = self.plan()
+        self.helpers["node2"].call("prepare_destination", about=about, endpoint=about["endpoint"])
+        return about
+
     def move(self) -> None:
         """A move that succeeds, and the search for the pod under its new name."""
         source, destination = (self.helpers[name] for name in NODES)
-        about = self.plan()
+        about = self.prepare()
         endpoint = about["endpoint"]
-        destination.call("prepare_destination", about=about, endpoint=endpoint)
         source.call("checkpoint", about=about)
         destination.call("restore", about=about)
         source.call("remove", about=about, endpoint=endpoint)
@@ -135,3 +145,50 @@ def test_what_several_pods_go_by_is_not_guessed(rig: Rig) -> None:
     with pytest.raises(FlowferryError, match="a, b") as refused:
         rig.helpers["node1"].call("describe")
     assert refused.value.code == "ambiguous_workload"
+
+
+def test_a_kubelet_that_ends_ends_the_wait_for_the_restore(rig: Rig) -> None:
+    about = rig.prepare()
+    rig.nodes["node2"].answers["restored"] = False
+    rig.cluster.kubelets_live = False
+    with pytest.raises(FlowferryError, match="kubelet on node2 does not answer") as failed:
+        rig.helpers["node2"].call("restore", about=about)
+    assert failed.value.code == "restore_failed"
+
+
+def test_a_restore_does_not_need_the_api_server(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the node is waited for; the deadline is the node's."""
+    about = rig.prepare()
+    rig.nodes["node2"].answers["restored"] = False
+    rig.cluster.fails["get", "pods"] = (500, {"message": "etcd is gone"})
+    monkeypatch.setattr(pods, "RESTORE_LIMIT", 0.05)
+    with pytest.raises(FlowferryError, match=r"not within 0\.05 s"):
+        rig.helpers["node2"].call("restore", about=about)
+    rig.nodes["node2"].answers["restored"] = True
+    rig.helpers["node2"].call("restore", about=about)
+
+
+def test_a_copy_ends_on_its_node_even_if_the_api_server_refuses(rig: Rig) -> None:
+    about = rig.prepare()
+    rig.cluster.fails["delete", "pods"] = (500, {"message": "etcd is gone"})
+    with pytest.raises(FlowferryError, match="etcd is gone"):
+        rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert rig.nodes["node2"].asked[-1] == "discard"
+    rig.cluster.fails.clear()
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert list(rig.cluster.pods) == ["redis"]
+
+
+def test_a_copy_whose_creation_was_not_answered_is_found_again(rig: Rig) -> None:
+    about = rig.prepare()
+    del about["copy_uid"]
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert list(rig.cluster.pods) == ["redis"]
+
+
+def test_somebody_elses_pod_is_not_deleted_as_if_it_were_the_copy(rig: Rig) -> None:
+    """Its name was free in the plan, and taken before the copy could be made."""
+    about = rig.plan()
+    rig.cluster.pods["redis-moved"] = pod("redis-moved")
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert set(rig.cluster.pods) == {"redis", "redis-moved"}

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pod on its node: frozen once its dump is over, unless the move was given up."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes import kubernetes
+
+ABOUT: dict[str, Any] = {
+    "namespace": "default",
+    "pod": "redis",
+    "containers": {"redis": {"freezer": "/it", "dumped": "/it"}},
+}
+
+
+class Freezer:
+    """Remembers in order what was done to any of them."""
+
+    done: ClassVar[list[str]] = []
+    told: ClassVar[threading.Event] = threading.Event()
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def freeze(self) -> None:
+        self.done.append("freeze")
+        self.told.set()
+
+    def thaw(self) -> None:
+        self.done.append("thaw")
+
+
+class Runtime:
+    """A dump that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.dumped = threading.Event()
+        self.waited = threading.Event()
+
+    def wait_for_dump(self, container: dict[str, Any], deadline: float) -> None:
+        assert self.dumped.wait(10)
+        self.waited.set()
+
+    def forget(self, names: list[str]) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def pod(monkeypatch: pytest.MonkeyPatch) -> kubernetes.KubernetesPod:
+    Freezer.done, Freezer.told = [], threading.Event()
+    monkeypatch.setattr(kubernetes, "Freezer", Freezer)
+    made = kubernetes.KubernetesPod("default/redis")
+    runtime = Runtime()
+    monkeypatch.setattr(kubernetes.KubernetesPod, "_runtime", runtime)
+    monkeypatch.setattr(made, "_remove_archives", lambda about: None)
+    return made
+
+
+def test_a_container_is_frozen_as_soon_as_its_dump_is_over(pod: Any) -> None:
+    pod.freeze(ABOUT)
+    assert Freezer.done == []
+    pod._runtime.dumped.set()
+    assert Freezer.told.wait(10)
+
+
+def test_a_dump_that_outlives_its_move_freezes_nothing(pod: Any) -> None:
+    """A kubelet that ends in the middle lets the runtime go on alone."""
+    before = threading.active_count()
+    pod.freeze(ABOUT)
+    pod.resume(ABOUT)
+    pod._runtime.dumped.set()
+    assert pod._runtime.waited.wait(10)
+    for thread in threading.enumerate()[before:]:
+        thread.join(10)
+    assert Freezer.done == ["thaw"]
