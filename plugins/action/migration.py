@@ -39,6 +39,7 @@ class ActionModule(ActionBase):
                 "destination_address": {"type": "str"},
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
+                "accept_timeout": {"type": "float", "default": 0.5},
             }
         )
         problem = _problem(arguments)

@@ -28,6 +28,7 @@ from .errors import FlowferryError
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
+from .unsettled import look
 
 STATE = Path("/run/flowferry")
 # Nobody has asked for anything for this long (seconds): the controller is gone for good.
@@ -98,8 +99,25 @@ class Operations:
         self._sender = Sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
 
-    def freeze(self, about: About) -> None:
+    def freeze(self, about: About, last: bool) -> bool:
+        """Freeze it unless connections are unsettled: then it goes on, and the answer is False.
+
+        A program may connect to itself until it stands still, so that is looked at again. The
+        ``last`` time, what cannot be waited for any longer is an error.
+        """
+        if not self._is_settled(about, last):
+            return False
         self.workload.freeze(about)
+        if self._is_settled(about, last):
+            return True
+        self.workload.resume(about)
+        return False
+
+    def _is_settled(self, about: About, last: bool) -> bool:
+        unsettled = look(self.workload.network(about))
+        if last:
+            unsettled.refuse(self.workload.title)
+        return last or not unsettled
 
     def checkpoint(self, about: About) -> None:
         self.workload.checkpoint(about, self._empty_checkpoint())

@@ -63,6 +63,13 @@ options:
         the reason is told when one of them is the destination.
     type: dict
     default: {}
+  accept_timeout:
+    description:
+      - How long (in seconds) the program may take to accept the connections that its kernel has
+        taken when the hold begins, as they could not be moved. New ones wait at the switch
+        meanwhile, and others go on. When the time is over the migration is rolled back.
+    type: float
+    default: 0.5
 attributes:
   check_mode:
     description: Makes the full plan, with all its checks, and touches nothing.

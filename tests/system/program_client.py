@@ -3,17 +3,21 @@
 
     python3 program_client.py KIND HOST
 
-KIND is ``echo`` (1,000 connections), ``memcached`` or ``nginx``. It opens its connections and then
-prints a line of JSON for every line on standard input: what it found since the last one, over the
-connections that it has had all along. Whatever goes wrong ends it with a traceback.
+KIND is a key of ``KINDS``. It opens its connections and then prints a line of JSON for every line
+on standard input, which is the name of a method (``check`` if it is empty): what it found since the
+last one, over the connections that it has had all along. Whatever goes wrong ends it with a
+traceback.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 CONNECTIONS = 1000
@@ -76,6 +80,68 @@ class Memcached:
         return {"value": self.value}
 
 
+class Visitors:
+    """200 times a second somebody connects, asks once and leaves; the server counts its answers."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.answered = 0
+        self.last = 0
+        self.errors: list[str] = []
+        self.ended = threading.Event()
+        self.loop = threading.Thread(target=lambda: asyncio.run(self._visits()), daemon=True)
+        self.loop.start()
+
+    async def _visits(self) -> None:
+        visits = set()
+        while not self.ended.is_set():
+            visit = asyncio.create_task(self._visit())
+            visits.add(visit)
+            visit.add_done_callback(visits.discard)
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*visits)
+
+    async def _visit(self) -> None:
+        try:
+            reader, writer = await asyncio.open_connection(self.host, 7000)
+            writer.write(b"ask\n")
+            self.last = max(self.last, int(await reader.readline()))
+            self.answered += 1
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, ValueError) as error:
+            self.errors.append(repr(error))
+
+    def check(self) -> dict[str, Any]:
+        return {"answered": self.answered, "errors": self.errors}
+
+    def finish(self) -> dict[str, Any]:
+        """When the last one has left."""
+        self.ended.set()
+        self.loop.join(LIMIT)
+        return {**self.check(), "last": self.last}
+
+
+class Command:
+    """One connection, over which the server is told to go deaf, or to listen again."""
+
+    def __init__(self, host: str) -> None:
+        self.connection = connect(host, 7000)
+
+    def _ask(self, word: bytes) -> dict[str, Any]:
+        self.connection.sendall(word + b"\n")
+        return {"answer": int(read_line(self.connection))}
+
+    def check(self) -> dict[str, Any]:
+        return self._ask(b"ask")
+
+    def deaf(self) -> dict[str, Any]:
+        return self._ask(b"deaf")
+
+    def hear(self) -> dict[str, Any]:
+        return self._ask(b"hear")
+
+
 class Nginx:
     """A connection that is kept alive, and a download that is read piece by piece.
 
@@ -123,9 +189,18 @@ class Nginx:
         return {"left": self.left, "sha256": self.hash.hexdigest()}
 
 
+KINDS: dict[str, Callable[[str], Any]] = {
+    "command": Command,
+    "echo": Echo,
+    "memcached": Memcached,
+    "nginx": Nginx,
+    "visitors": Visitors,
+}
+
+
 def main() -> None:
     kind, host = sys.argv[1:]
-    client = {"echo": Echo, "memcached": Memcached, "nginx": Nginx}[kind](host)
+    client = KINDS[kind](host)
     for line in sys.stdin:
         question = line.strip() or "check"
         print(json.dumps(getattr(client, question)()), flush=True)

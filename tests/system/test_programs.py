@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from lab_control import NODES, Lab, wait_for
 
 from demo.traffic import RemoteClient
 
+# Fewer while you work at it.
+MOVES = int(os.environ.get("FLOWFERRY_MOVES") or 10)
 NAME = "program"
 SPACE = f"ff-{NAME}"
 CLIENT = Path(__file__).with_name("program_client.py")
@@ -45,10 +48,47 @@ async def main():
 
 asyncio.run(main())
 """
+SLOW = """
+import socket, time
+
+listener = socket.create_server(("0.0.0.0", 7000), backlog=2000)
+listener.setblocking(False)
+count, deaf, connections = 0, False, []
+
+def accept():
+    try:
+        while not deaf:
+            connections.append(listener.accept()[0])
+            connections[-1].setblocking(False)
+    except BlockingIOError:
+        pass
+
+def serve(connection):
+    global count, deaf
+    try:
+        words = connection.recv(100).split()
+    except BlockingIOError:
+        return
+    for word in words:
+        count += 1
+        deaf = deaf if word == b"ask" else word == b"deaf"
+        connection.send(b"%d\\n" % count)
+    if not words:
+        connections.remove(connection)
+        connection.close()
+
+while True:
+    time.sleep(0.02)
+    accept()
+    for connection in list(connections):
+        serve(connection)
+"""
+"""A server that accepts only now and then, so that some connections always wait for it."""
 COMMANDS = {
     "echo": "python3 /srv/echo.py",
     "memcached": "memcached -u root -l 0.0.0.0 -m 64",
     "nginx": "nginx -e stderr -c /srv/nginx.conf",
+    "slow": "python3 /srv/slow.py",
 }
 
 
@@ -58,6 +98,7 @@ def files(lab: Lab) -> str:
     lab.playbook("../tests/system/programs.yml").must_succeed()
     contents = {
         "srv/echo.py": ECHO,
+        "srv/slow.py": SLOW,
         "srv/nginx.conf": NGINX,
         "etc/passwd": PASSWD,
         "etc/group": GROUP,
@@ -72,8 +113,8 @@ def files(lab: Lab) -> str:
 
 
 @pytest.fixture
-def start(lab: Lab, files: str) -> Iterator[Callable[[str], RemoteClient]]:
-    """Starts a program on node1 and its client; both end with the test."""
+def start(lab: Lab, files: str) -> Iterator[Callable[..., RemoteClient]]:
+    """Starts a program on node1, with the first of its clients; all end with the test."""
     address = f"{lab.data_network}.150"
     route = Entry(
         "route",
@@ -85,9 +126,9 @@ def start(lab: Lab, files: str) -> Iterator[Callable[[str], RemoteClient]]:
             "destination_mac": f"02:ff:00:00:{lab.number:02x}:0b",
         },
     )
-    clients = []
+    clients: list[RemoteClient] = []
 
-    def begin(program: str) -> RemoteClient:
+    def run(program: str) -> None:
         made = lab.module("node1", "endpoint", name=SPACE, address=[address])
         assert not made.get("failed"), made
         with lab.session(primary=True) as session:
@@ -105,8 +146,12 @@ def start(lab: Lab, files: str) -> Iterator[Callable[[str], RemoteClient]]:
             f"{program} listens",
             seconds=60,
         )
-        clients.append(RemoteClient(lab, CLIENT, program, address))
-        return clients[0]
+
+    def begin(program: str, kind: str = "") -> RemoteClient:
+        if not clients:
+            run(program)
+        clients.append(RemoteClient(lab, CLIENT, kind or program, address))
+        return clients[-1]
 
     yield begin
     for client in clients:
@@ -124,7 +169,7 @@ def move(lab: Lab, destination: str) -> None:
     assert played.outcome["changed"] and played.outcome["overflow_packets"] == 0
 
 
-def test_a_thousand_connections_to_asyncio(lab: Lab, start: Callable[[str], RemoteClient]) -> None:
+def test_a_thousand_connections_to_asyncio(lab: Lab, start: Callable[..., RemoteClient]) -> None:
     client = start("echo")
     for round_number, destination in enumerate(("node2", "node1"), start=1):
         assert client.seen() == {"connections": 1000, "rounds": 2 * round_number - 1}
@@ -132,7 +177,7 @@ def test_a_thousand_connections_to_asyncio(lab: Lab, start: Callable[[str], Remo
         assert client.seen() == {"connections": 1000, "rounds": 2 * round_number}
 
 
-def test_memcached(lab: Lab, start: Callable[[str], RemoteClient]) -> None:
+def test_memcached(lab: Lab, start: Callable[..., RemoteClient]) -> None:
     client = start("memcached")
     assert client.seen() == {"value": 100}
     for moves, destination in enumerate(("node2", "node1"), start=2):
@@ -141,7 +186,7 @@ def test_memcached(lab: Lab, start: Callable[[str], RemoteClient]) -> None:
 
 
 def test_a_download_from_nginx_goes_on(
-    lab: Lab, files: str, start: Callable[[str], RemoteClient]
+    lab: Lab, files: str, start: Callable[..., RemoteClient]
 ) -> None:
     client = start("nginx")
     client.seen()
@@ -150,3 +195,34 @@ def test_a_download_from_nginx_goes_on(
         seen = client.seen()
         assert seen["small"] == "small" and seen["left"] > 0
     assert client.seen("finish") == {"left": 0, "sha256": files}
+
+
+def test_visitors_come_all_the_time(lab: Lab, start: Callable[..., RemoteClient]) -> None:
+    """Some of their connections always wait to be accepted, or are being set up."""
+    client = start("slow", "visitors")
+    before = 0
+    for destination in ("node2", "node1") * (MOVES // 2):
+        move(lab, destination)
+        seen = client.seen()
+        assert seen["errors"] == [] and seen["answered"] > before
+        before = seen["answered"]
+    seen = client.seen("finish")
+    assert seen["errors"] == [] and seen["last"] == seen["answered"]
+
+
+def test_a_program_that_accepts_nothing(lab: Lab, start: Callable[..., RemoteClient]) -> None:
+    """It is not moved, and learns nothing of that."""
+    command = start("slow", "command")
+    assert command.seen("deaf") == {"answer": 1}
+    visitors = start("slow", "visitors")
+    waiting = f"ip netns exec {SPACE} ss -Hltn | awk '{{exit !$2}}' && echo yes"
+    wait_for(lambda: lab.run("node1", waiting, check=False) == "yes", "visitors wait")
+    played = lab.migrate("node2", workload=NAME)
+    assert played.failure["code"] == "not_accepted", played.outcome
+    assert " at 0.0.0.0:7000)" in played.outcome["msg"]
+    assert "The source serves on" in played.outcome["msg"]
+    assert lab.traces() == [] and lab.journals() == []
+    assert command.seen("hear") == {"answer": 2}
+    seen = visitors.seen("finish")
+    assert seen["errors"] == [] and seen["answered"] > 100
+    assert seen["last"] == seen["answered"] + 2

@@ -12,7 +12,7 @@ import ipaddress
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .entries import Entry, Update
@@ -65,12 +65,12 @@ class Buffer:
                 Held(payload, metadata["ingress_port"], metadata["reason"], self._last_arrival)
             )
 
-    def take(self) -> list[Held]:
-        """Everything that is held; the buffer is empty afterwards."""
+    def take(self, wanted: Callable[[Held], bool] = lambda _: True) -> list[Held]:
+        """What is held and ``wanted``; the rest stays, in its order."""
         with self._lock:
-            taken = list(self._held)
-            self._held.clear()
-            self._bytes = 0
+            taken = [item for item in self._held if wanted(item)]
+            self._held = deque(item for item in self._held if not wanted(item))
+            self._bytes = sum(len(item.payload) for item in self._held)
             return taken
 
     def quiet_for(self) -> float:
@@ -139,6 +139,16 @@ class EndpointTraffic:
     def is_held(self) -> bool:
         """True when there is a hold entry, whoever set it."""
         return bool(self._holds())
+
+    def let_through(self) -> None:
+        """Deliver what is held, but for the beginnings of TCP connections; the hold goes on.
+
+        By doing so again and again, those that there are go on, and no more begin.
+        """
+        held = self.buffer.take(
+            lambda item: item.reason == REASON_TO and not begins_connection(item.payload)
+        )
+        self._deliver(held, {})
 
     def release(self, heard_until: dict[int, float]) -> None:
         """Deliver what is held, in order, and end the hold.
@@ -335,3 +345,17 @@ class EndpointTraffic:
 
 def _guard_match(address: Address, port: int) -> dict[str, object]:
     return {"ingress_port": port, "source": address.text}
+
+
+def begins_connection(frame: bytes) -> bool:
+    """Whether an Ethernet frame has a TCP segment with SYN and without ACK."""
+    kind = frame[12:14]
+    if kind == b"\x08\x00" and frame[23:24] == b"\x06":
+        if int.from_bytes(frame[20:22], "big") & 0x1FFF:  # a later fragment
+            return False
+        tcp = 14 + 4 * (frame[14] & 0x0F)
+    elif kind == b"\x86\xdd" and frame[20:21] == b"\x06":
+        tcp = 54
+    else:
+        return False
+    return bool(frame[tcp + 13 : tcp + 14]) and frame[tcp + 13] & 0x12 == 0x02

@@ -135,6 +135,10 @@ class Workload(ABC):
             "made by flowferry.core.endpoint"
         )
 
+    def network(self, about: About) -> Path:
+        """Where the kernel shows the network namespace of the source."""
+        return endpoints.NAMESPACES / str(about["endpoint"]["namespace"])
+
     # -- prepare: before anything is held
 
     @abstractmethod

@@ -104,6 +104,13 @@ class KubernetesPod(Workload):
         check_criu()
         check_space(about["memory_bytes"], directory, kubelet_root())
 
+    def network(self, about: About) -> Path:
+        """That of a container; the one of the pod has no name here."""
+        for container in about["containers"].values():
+            for pid in Freezer(container["freezer"]).pids():
+                return Path(f"/proc/{pid}/ns/net")
+        raise FlowferryError("not_running", f"{self.title} has ended by itself")
+
     # -- prepare
 
     def prepare_source(self, about: About) -> None:

@@ -101,6 +101,7 @@ class Keeper:
             self.journal,
             report,
             self.playbook_is_gone.is_set,
+            self.order["accept_timeout"],
         )
 
     def _find_source(self) -> str:

@@ -54,6 +54,7 @@ class Move:
         journal: Journal,
         report: Report,
         aborted: Callable[[], bool],
+        accept_timeout: float,
     ) -> None:
         self.plan = plan
         self.strategy = strategy
@@ -63,6 +64,7 @@ class Move:
         self.journal = journal
         self.report = report
         self.aborted = aborted
+        self.accept_timeout = accept_timeout
         self.phases: list[dict[str, Any]] = []
         self.image_bytes = 0
         # What the source sends after this is not part of the checkpoint.
@@ -128,8 +130,7 @@ class Move:
         about, addresses = self.plan["about"], self.strategy.changed_addresses()
         with self.phase("hold"):
             self.traffic.hold_ingress()
-            time.sleep(DRAIN)
-            self.source.call("freeze", about=about)
+            self._freeze()
             self.traffic.hold_egress()
             self.frozen_at = time.monotonic()
         with self.phase("checkpoint"):
@@ -144,6 +145,19 @@ class Move:
         with self.phase("redirect"):
             self.traffic.guard(self.plan["source"]["switch_port"])
             self.strategy.redirect()
+
+    def _freeze(self) -> None:
+        """Stop the source, as soon as it has accepted every connection that its kernel has taken.
+
+        New connections wait at the switch meanwhile. Others are let through until it has.
+        """
+        deadline = time.monotonic() + self.accept_timeout
+        while True:
+            time.sleep(DRAIN)
+            last = time.monotonic() > deadline
+            if self.source.call("freeze", about=self.plan["about"], last=last):
+                return
+            self.traffic.let_through()
 
     def _give_up_early(self) -> None:
         """Nothing was held yet: only the destination has something to undo."""

@@ -9,7 +9,15 @@ from typing import Any, cast
 
 import pytest
 from flowferry_p4.client import Entry, Session, Update
-from flowferry_p4.client.traffic import REASON_FROM, REASON_TO, EndpointTraffic
+from flowferry_p4.client.traffic import (
+    REASON_FROM,
+    REASON_TO,
+    EndpointTraffic,
+    begins_connection,
+)
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 
 SOURCE, DESTINATION = 1, 2
 
@@ -103,3 +111,38 @@ def test_after_many_packets_the_hold_ends_at_once() -> None:
         switch.arrive(b"%d" % number, REASON_TO, 3)
     traffic.release({DESTINATION: math.inf})
     assert len(switch.sent) == 2000
+
+
+def frame(network: Any, transport: Any) -> bytes:
+    return bytes(Ether() / network / transport)
+
+
+NETWORKS = [IP(), IP(options=[b"\x01\x01\x01\x00"]), IPv6()]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=["IPv4", "IPv4 with options", "IPv6"])
+def test_a_connection_begins_with_syn_alone(network: Any) -> None:
+    begins = {flags: begins_connection(frame(network, TCP(flags=flags))) for flags in ("S", "SEC")}
+    assert all(begins.values()), begins
+    for flags in ("SA", "A", "PA", "FA", "R"):
+        assert not begins_connection(frame(network, TCP(flags=flags) / b"data")), flags
+    assert not begins_connection(frame(network, UDP() / (b"\x02" * 20)))
+
+
+def test_what_is_no_whole_segment_begins_nothing() -> None:
+    syn = frame(IP(), TCP(flags="S"))
+    assert not begins_connection(frame(IP(frag=1, proto=6), bytes(TCP(flags="S"))))
+    assert [n for n in range(len(syn)) if begins_connection(syn[:n])] == list(range(48, len(syn)))
+
+
+def test_all_but_new_connections_is_let_through() -> None:
+    switch, traffic = held_endpoint(busy=False)
+    syn, rest = (frame(IP(), TCP(flags=flags)) for flags in ("S", "A"))
+    for packet in (b"1", syn, rest, b"2"):
+        switch.arrive(packet, REASON_TO, 3)
+    switch.arrive(b"answer", REASON_FROM, SOURCE)
+    traffic.let_through()
+    assert switch.sent == [b"1", rest, b"2"] and traffic.is_held()
+    traffic.release({SOURCE: math.inf})
+    assert switch.sent[3:] == [b"answer", syn]
+    assert traffic.buffer.packets == 5

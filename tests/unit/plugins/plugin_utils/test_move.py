@@ -105,6 +105,9 @@ class Traffic:
     def hold_egress(self) -> None:
         self.world.do("hold_egress", {"holds": self.world.holds | {"from"}})
 
+    def let_through(self) -> None:
+        self.world.do("let_through", {})
+
     def release(self, heard_until: dict[int, float]) -> None:
         self.world.do("release", {"holds": set()})
 
@@ -150,7 +153,12 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> journals.Journal
     return journals.Journal("switch:9559", "podman.it")
 
 
-def move(world: World, journal: journals.Journal, aborted: list[bool] | None = None) -> Move:
+def move(
+    world: World,
+    journal: journals.Journal,
+    aborted: list[bool] | None = None,
+    accept_timeout: float = 1.0,
+) -> Move:
     flags = iter(aborted or [])
     return Move(
         PLAN,
@@ -160,6 +168,7 @@ def move(world: World, journal: journals.Journal, aborted: list[bool] | None = N
         journal,
         lambda event: None,
         lambda: next(flags, False),
+        accept_timeout,
     )
 
 
@@ -254,6 +263,45 @@ def _failing_discard(world: World) -> Any:
         return Helper(world).call(operation, **arguments)
 
     return call
+
+
+def _busy_source(world: World, answers: list[bool]) -> Any:
+    """Its kernel has connections that the program has not accepted, until there is no answer."""
+
+    def call(operation: str, **arguments: Any) -> Any:
+        if operation != "freeze":
+            return Helper(world).call(operation, **arguments)
+        if arguments["last"]:
+            raise FlowferryError("not_accepted", "2 at 198.19.0.1:80")
+        frozen = not answers or answers.pop(0)
+        return Helper(world).call(operation) if frozen else False
+
+    return call
+
+
+def test_connections_are_accepted_before_the_source_is_frozen(journal: journals.Journal) -> None:
+    """Those that there are go on meanwhile, and the switch keeps new ones."""
+    world = World()
+    begun = move(world, journal, accept_timeout=60.0)
+    begun.source.call = _busy_source(world, [False, False])  # type: ignore[method-assign]
+    begun.run()
+    held = world.log[world.log.index("hold_ingress") : world.log.index("hold_egress") + 1]
+    assert held == ["hold_ingress", "let_through", "let_through", "freeze", "hold_egress"]
+    assert world.heard() == ["copy"]
+
+
+def test_a_source_that_accepts_nothing_is_not_moved(journal: journals.Journal) -> None:
+    world = World()
+    begun = move(world, journal, accept_timeout=0.02)
+    begun.source.call = _busy_source(world, [False] * 1000)  # type: ignore[method-assign]
+    with pytest.raises(
+        FlowferryError, match=r"2 at 198\.19\.0\.1:80\. The source serves on"
+    ) as raised:
+        begun.run()
+    assert raised.value.code == "not_accepted"
+    assert "let_through" in world.log and "freeze" not in world.log
+    assert (world.heard(), world.guards, world.holds) == (["source"], set(), set())
+    assert journal.read() is None
 
 
 @pytest.mark.parametrize("phases_before", range(7))
