@@ -117,14 +117,19 @@ class SwitchProcess:
     """`python -m flowferry_p4.switch` in a namespace."""
 
     def __init__(
-        self, namespace: Namespace, socket: Path, ports: Sequence[str], *more: str
+        self,
+        namespace: Namespace,
+        socket: Path,
+        ports: Sequence[str],
+        *more: str,
+        python: Sequence[str] = ("-m", "flowferry_p4.switch"),
     ) -> None:
         self.address = f"unix:{socket}"
         arguments = [x for port in ports for x in ("-i", port)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "p4")}
         self.process = subprocess.Popen(
             namespace.command(
-                sys.executable, "-m", "flowferry_p4.switch", "--grpc-server-addr", self.address,
+                sys.executable, *python, "--grpc-server-addr", self.address,
                 "--device-id", "1", *arguments, *(more or ("--no-p4",)),
             ),
             env=environment,
@@ -151,6 +156,15 @@ class SwitchProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("the switch did not end") from None
+        return self.process.returncode, errors
+
+    def end_by_itself(self) -> tuple[int, str]:
+        """Exit code and errors of a switch that should not start."""
+        try:
+            _, errors = self.process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError("the switch started") from None
         return self.process.returncode, errors
 
 
@@ -361,7 +375,10 @@ def batch_errors(error: grpc.RpcError) -> list[tuple[int, str]]:
 class Bench:
     """Hosts on a switch with the project's program and its routes."""
 
-    def __init__(self, directory: Path, hosts: int = 2) -> None:
+    def __init__(self, directory: Path, hosts: int = 2, more: Sequence[str] = ("--no-p4",)) -> None:
+        self.directory = directory
+        self.more = more
+        self.python: Sequence[str] = ("-m", "flowferry_p4.switch")
         self.stack = contextlib.ExitStack()
         try:
             self.switch_namespace = Namespace("ffsw")
@@ -371,14 +388,21 @@ class Bench:
                 host = Host(number, self.switch_namespace)
                 self.stack.callback(host.remove)
                 self.hosts.append(host)
-            ports = [f"{h.number}@port{h.number}" for h in self.hosts]
-            self.switch = SwitchProcess(self.switch_namespace, directory / "p4rt.sock", ports)
-            self.stack.callback(self.switch.end)
+            self.switch = self.start()
+            self.stack.callback(lambda: self.switch.end())
             self.switch.wait_ready()
         except BaseException:
             self.stack.close()
             raise
         self.names = Names.of(P4INFO)
+
+    def start(self, *more: str) -> SwitchProcess:
+        """A switch on the ports, with options of its own or the usual ones."""
+        ports = [f"{h.number}@port{h.number}" for h in self.hosts]
+        socket = self.directory / "p4rt.sock"
+        return SwitchProcess(
+            self.switch_namespace, socket, ports, *(more or self.more), python=self.python
+        )
 
     def controller(self, election: int | None = 1) -> Controller:
         return Controller(self.switch.address, self.names, election)
@@ -397,8 +421,8 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(directory: Path, hosts: int = 2) -> Iterator[Bench]:
-    made = Bench(directory, hosts)
+def bench(directory: Path, hosts: int = 2, more: Sequence[str] = ("--no-p4",)) -> Iterator[Bench]:
+    made = Bench(directory, hosts, more)
     try:
         yield made
     finally:

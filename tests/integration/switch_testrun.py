@@ -54,7 +54,7 @@ class TestRun:
         compiled = compile_program(bmv2_json.load(json.dumps(document)), 510)
         source = compiled.source.replace(_REDIRECT, f"({_PORT} + p->standard_metadata.egress_port)")
         assert source != compiled.source
-        self.dataplane = Dataplane(type(compiled)(
+        self.dataplane = Dataplane.load(type(compiled)(
             compiled.program, source, compiled.tables, compiled.counters
         ), compile_c(source))  # fmt: skip
         self._library = ctypes.CDLL("libbpf.so.1")

@@ -6,7 +6,6 @@ replication, value sets, digests, idle timeouts, constant tables.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import grpc
 import pytest
@@ -14,29 +13,30 @@ from finsy.proto import p4r
 
 from tests.integration.switch_bench import (
     DEADLINE,
-    ROOT,
     Bench,
     Controller,
-    Names,
     batch_errors,
     bench,
     wait_until,
 )
+from tests.integration.switch_entities import (
+    COMPILED,
+    NAMES,
+    digest,
+    everything,
+    group,
+    member,
+    multicast,
+    number,
+    one_shot,
+    rule,
+    send,
+    update,
+)
 
-COMPILED = ROOT / "tests/p4programs/compiled"
-NAMES = Names.of(COMPILED / "p4runtime.p4info.txtpb")
 OK, INVALID, NOT_FOUND, EXISTS, DENIED, EXHAUSTED, PRECONDITION, ABORTED, RANGE, UNIMPLEMENTED = (
     0, 3, 5, 6, 7, 8, 9, 10, 11, 12,
 )  # fmt: skip
-
-_SEND = """
-import socket, sys
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-s.bind(("data0", 0))
-for text in sys.argv[1:]:
-    s.send(bytes.fromhex(text))
-print("sent")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -57,33 +57,12 @@ def primary(running: Bench) -> Iterator[Controller]:
         yield controller
 
 
-def number(kind: str, name: str) -> int:
-    """The id of an object of P4Info."""
-    (found,) = (o.preamble.id for o in getattr(NAMES.p4info, kind) if o.preamble.alias == name)
-    return int(found)
-
-
-def update(kind: str, **entity: Any) -> p4r.Update:
-    return p4r.Update(type=kind, entity=p4r.Entity(**entity))
-
-
 def refusal(call: Callable[[], object]) -> tuple[int, str]:
     """Code and message of the one update, or request, that is refused."""
     with pytest.raises(grpc.RpcError) as caught:
         call()
     ((code, message),) = batch_errors(caught.value)
     return code, message
-
-
-def send(running: Bench, *packets: str) -> None:
-    """Packets of the test program, padded to what Ethernet carries, arrive at port 1."""
-    process = running.hosts[0].python(_SEND, *(p.replace(" ", "").ljust(28, "0") for p in packets))
-    assert process.stdout is not None
-    assert process.stdout.readline() == "sent\n"
-
-
-def rule(priority: int, port: int = 1, **match: int | str) -> p4r.TableEntry:
-    return NAMES.entry("rules", match, "send", port, priority=priority)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -233,23 +212,6 @@ def test_tables_without_idle_timeout(primary: Controller) -> None:
 
 
 # --- action profiles ------------------------------------------------------------------------------
-def member(profile: str, n: int, port: int = 1) -> p4r.ActionProfileMember:
-    result = p4r.ActionProfileMember(
-        action_profile_id=number("action_profiles", profile), member_id=n
-    )
-    result.action.CopyFrom(NAMES.entry("begun", {"h.data.c": 1}, "send", port).action.action)
-    return result
-
-
-def group(n: int, *members: tuple[int, int], size: int = 4) -> p4r.ActionProfileGroup:
-    result = p4r.ActionProfileGroup(
-        action_profile_id=number("action_profiles", "spread"), group_id=n, max_size=size
-    )
-    for one, weight in members:
-        result.members.add(member_id=one, weight=weight)
-    return result
-
-
 def test_members_are_kept_while_used(primary: Controller) -> None:
     one = member("shared", 3)
     primary.write_updates([update("INSERT", action_profile_member=one)])
@@ -301,14 +263,6 @@ def test_groups(primary: Controller) -> None:
     assert refusal(lambda: primary.write_updates([smaller]))[0] == INVALID
     delete = update("DELETE", action_profile_member=member("spread", 1))
     assert refusal(lambda: primary.write_updates([delete]))[0] == PRECONDITION
-
-
-def one_shot(*ports: int) -> p4r.TableEntry:
-    entry = NAMES.entry("groups", {"h.data.b": 5})
-    for port in ports:
-        action = entry.action.action_profile_action_set.action_profile_actions.add(weight=1)
-        action.action.CopyFrom(member("spread", 1, port).action)
-    return entry
 
 
 def test_one_shot_entries(primary: Controller) -> None:
@@ -382,14 +336,6 @@ def test_registers(primary: Controller) -> None:
 
 
 # --- replication ----------------------------------------------------------------------------------
-def multicast(n: int, *replicas: tuple[int, int]) -> p4r.PacketReplicationEngineEntry:
-    result = p4r.PacketReplicationEngineEntry()
-    result.multicast_group_entry.multicast_group_id = n
-    for port, instance in replicas:
-        result.multicast_group_entry.replicas.add(port=bytes([port]), instance=instance)
-    return result
-
-
 def test_multicast_groups(primary: Controller) -> None:
     made = multicast(7, (1, 0), (1, 1), (2, 0))
     made.multicast_group_entry.metadata = b"mine"
@@ -450,14 +396,6 @@ def test_value_sets(primary: Controller) -> None:
 
 
 # --- digests --------------------------------------------------------------------------------------
-def digest(size: int, acknowledged_ns: int = 0) -> p4r.DigestEntry:
-    result = p4r.DigestEntry(digest_id=number("digests", "learned_t"))
-    result.config.max_list_size = size
-    result.config.max_timeout_ns = 10**15
-    result.config.ack_timeout_ns = acknowledged_ns
-    return result
-
-
 def test_digests_are_told_once(running: Bench, primary: Controller) -> None:
     entry = digest(2, acknowledged_ns=10**15)
     primary.write_updates([update("INSERT", digest_entry=entry)])
@@ -527,20 +465,6 @@ def test_every_entity_rolls_back(primary: Controller) -> None:
     del request.updates[8:]
     primary.stub.Write(request)
     assert everything(primary) != before
-
-
-def everything(primary: Controller) -> list[p4r.Entity]:
-    """All that a controller can have written."""
-    wanted = [
-        p4r.Entity(table_entry=p4r.TableEntry()),
-        p4r.Entity(action_profile_member=p4r.ActionProfileMember()),
-        p4r.Entity(register_entry=p4r.RegisterEntry()),
-        p4r.Entity(meter_entry=p4r.MeterEntry()),
-        p4r.Entity(value_set_entry=p4r.ValueSetEntry()),
-        p4r.Entity(packet_replication_engine_entry=p4r.PacketReplicationEngineEntry()),
-        p4r.Entity(digest_entry=p4r.DigestEntry()),
-    ]
-    return [entity for one in wanted for entity in primary.read(one)]
 
 
 def test_a_read_tells_each_request_its_fate(primary: Controller) -> None:

@@ -9,14 +9,8 @@ from typing import Any
 
 import pytest
 from flowferry_p4.switch.cells import Counts
-from flowferry_p4.switch.entries import (
-    Call,
-    EntryExists,
-    EntryMissing,
-    FieldMatch,
-    Key,
-    TableConstant,
-)
+from flowferry_p4.switch.encoding import Call, FieldMatch, Key
+from flowferry_p4.switch.entries import EntryExists, EntryMissing, TableConstant
 
 from tests.integration.switch_testrun import TestRun
 from tests.unit.p4.switch.small_program import (

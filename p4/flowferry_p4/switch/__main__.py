@@ -4,20 +4,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from finsy.proto import p4r
+
 from . import libbpf
+from .attach import remove_filter
 from .clang import find_clang
 from .device import Switch
-from .errors import SwitchError, ToolMissing
+from .errors import PinError, SwitchError, ToolMissing
+from .pins import Identity, Pins, unpin
 from .pipeline import config_from_files
-from .ports import Port, Ports
+from .ports import Port, Ports, cpu_interfaces, remove_interface
 from .rpc_errors import RpcFailure
 from .server import ServerTls, start_server
 
@@ -48,8 +55,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cpu-port", type=int, default=510)
     parser.add_argument("--no-p4", action="store_true", help="start without a program")
     parser.add_argument("--p4info", type=Path, help="P4Info that belongs to the JSON")
+    pinning = parser.add_argument_group("surviving the process")
+    pinning.add_argument(
+        "--pin",
+        type=Path,
+        metavar="DIRECTORY",
+        help="leave program, entries and ports there; a next process with it goes on with them",
+    )
+    pinning.add_argument(
+        "--unpin", type=Path, metavar="DIRECTORY", help="remove what is there, and end"
+    )
     parser.add_argument("-v", "--verbose", action="store_true")
     options = parser.parse_args(arguments)
+    if options.unpin:
+        return options
     if options.no_p4 and options.json:
         parser.error("--no-p4 and a JSON file exclude each other")
     if not options.no_p4 and not (options.json and options.p4info):
@@ -98,24 +117,83 @@ def _read(path: Path) -> bytes:
         raise SwitchError(f"cannot read {path}: {error.strerror}") from error
 
 
-def load_initial(switch: Switch, options: argparse.Namespace) -> None:
+def initial_config(options: argparse.Namespace) -> p4r.ForwardingPipelineConfig | None:
     if options.no_p4:
+        return None
+    return config_from_files(_read(options.p4info), _read(options.json))
+
+
+def load_initial(switch: Switch, options: argparse.Namespace) -> None:
+    """Go on with what is pinned, or run the program of the command line."""
+    config = initial_config(options)
+    asked = (
+        hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest() if config else ""
+    )
+    pins = switch.pins
+    if pins:
+        resumed = switch.resume()
+        if resumed and config:
+            _refuse_other_program(pins, switch, options, config, asked)
+        pins.name_asked(options.interface, asked)
+        if resumed:
+            return
+    if config:
+        try:
+            switch.begin(config)
+        except RpcFailure as failure:
+            raise SwitchError(f"{options.json}: {failure.message}") from failure
+
+
+def _refuse_other_program(
+    pins: Pins,
+    switch: Switch,
+    options: argparse.Namespace,
+    config: p4r.ForwardingPipelineConfig,
+    asked: str,
+) -> None:
+    """A controller may have set another program since; the command line has to be the same."""
+    running = switch.pipeline.config if switch.pipeline else None
+    if asked != pins.state.asked_program and config != running:
+        raise PinError(
+            f"{pins.directory} has another program than {options.json}, which forwards on; start "
+            f"with --no-p4 to go on with it, or remove it with --unpin {pins.directory}"
+        )
+
+
+def open_pins(options: argparse.Namespace) -> Pins | None:
+    if not options.pin:
+        return None
+    return Pins(options.pin.absolute(), Identity.here(options.device_id, options.cpu_port))
+
+
+def remove_pinned(directory: Path) -> None:
+    """--unpin: the program leaves the ports, and everything of it is removed."""
+    state = unpin(directory.absolute())
+    if state is None:
         return
-    config = config_from_files(_read(options.p4info), _read(options.json))
-    try:
-        switch.commit(switch.verify(config))
-    except RpcFailure as failure:
-        raise SwitchError(f"{options.json}: {failure.message}") from failure
+    if state.identity != Identity.here(state.identity.device, state.identity.cpu_port):
+        log.warning("the CPU port stays: it is in another network namespace, if that is there")
+        return
+    remove_interface(cpu_interfaces(state.identity.device)[0])
+    for port in map(Port.parse, state.ports):
+        with contextlib.suppress(OSError):  # the interface is gone
+            remove_filter(socket.if_nametoindex(port.interface), port.interface in state.own_qdiscs)
 
 
 def run(options: argparse.Namespace) -> None:
     check_host()
+    if options.unpin:
+        remove_pinned(options.unpin)
+        return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    ports = Ports([Port.parse(p) for p in options.interface], options.cpu_port, options.device_id)
+    pins = open_pins(options)
+    ports = Ports(
+        [Port.parse(p) for p in options.interface], options.cpu_port, options.device_id, pins
+    )
     try:
-        switch = Switch(options.device_id, ports)
+        switch = Switch(options.device_id, ports, pins=pins)
     except BaseException:
         ports.close()
         raise

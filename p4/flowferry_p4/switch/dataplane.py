@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from . import libbpf
+from .backing import Backing
 from .bmv2_json import load
 from .cells import CounterMap, MeterMap, RegisterMap
 from .clang import compile_c
 from .compiler import DROP_REASONS, CompiledProgram, compile_program
 from .entries import TableStore
+from .notebook import Notebook
 from .profiles import ProfileStore
 from .replication import ReplicationMap
 from .value_sets import ValueSetStore
@@ -21,14 +25,15 @@ from .value_sets import ValueSetStore
 class Dataplane:
     """One loaded program. Not attached yet: that is the ports' business."""
 
-    def __init__(self, compiled: CompiledProgram, image: bytes) -> None:
+    def __init__(self, compiled: CompiledProgram, backing: Backing) -> None:
         self.compiled = compiled
-        self._object = libbpf.Object(image, "flowferry")
+        self.backing = backing
+        self._object = backing.maps
         self.program_fd = self._object.program_fd
         program = compiled.program
         tables = {**program.ingress.tables, **program.egress.tables}
         self.tables = {
-            name: TableStore(tables[name], layout, self._object, program)
+            name: TableStore(tables[name], layout, backing, program)
             for name, layout in compiled.tables.items()
         }
         self.counters = {
@@ -40,12 +45,10 @@ class Dataplane:
             for r in compiled.registers.values()
         }
         self.profiles = {
-            p.name: ProfileStore(p, self._object, program.actions)
-            for p in compiled.profiles.values()
+            p.name: ProfileStore(p, backing, program.actions) for p in compiled.profiles.values()
         }
         self.value_sets = {
-            name: ValueSetStore(layout, self._object)
-            for name, layout in compiled.value_sets.items()
+            name: ValueSetStore(layout, backing) for name, layout in compiled.value_sets.items()
         }
         self.reports_events = bool(compiled.digests or compiled.messages)
         self.multicast_groups = ReplicationMap(self._object.map("multicast_groups"))
@@ -55,21 +58,51 @@ class Dataplane:
     def build(cls, device_config: bytes, cpu_port: int, framed: bool = False) -> Dataplane:
         """BMv2 JSON to a loaded program; SwitchError tells what is wrong with it."""
         compiled = compile_program(load(device_config), cpu_port, framed)
-        return cls(compiled, compile_c(compiled.source))
+        return cls.load(compiled, compile_c(compiled.source))
+
+    @classmethod
+    def load(cls, compiled: CompiledProgram, image: bytes) -> Dataplane:
+        """A program whose code is compiled as well."""
+        maps = libbpf.Object(image, "flowferry")
+        try:
+            return cls(compiled, Backing(maps, Notebook()))
+        except BaseException:
+            maps.close()
+            raise
+
+    @classmethod
+    def resume(cls, compiled: CompiledProgram, directory: Path, notes: Notebook) -> Dataplane:
+        """The program that a process before this one left in a directory of a bpffs."""
+        maps = libbpf.PinnedObject(directory)
+        try:
+            return cls(compiled, Backing(maps, notes, resumed=True))
+        except BaseException:
+            maps.close()
+            raise
 
     def set_ports(self, interfaces: Mapping[int, int]) -> None:
         """Tell the program its ports: number to interface index."""
         port_of_interface = self._object.map("port_of_interface")
         interface_of_port = self._object.map("interface_of_port")
         for port, ifindex in interfaces.items():
-            port_of_interface.update(struct.pack("=I", ifindex), struct.pack("=I", port))
-            interface_of_port.update(struct.pack("=I", port), struct.pack("=I", ifindex))
+            number, interface = struct.pack("=I", port), struct.pack("=I", ifindex)
+            _put(port_of_interface, interface, number)
+            _put(interface_of_port, number, interface)
 
     def forget_port(self, port: int, ifindex: int) -> None:
         """A port is gone, or has another interface from now on."""
         for name, key in (("port_of_interface", ifindex), ("interface_of_port", port)):
             with contextlib.suppress(OSError):  # it may never have been told
                 self._object.map(name).delete(struct.pack("=I", key))
+
+    def forget_other_ports(self, interfaces: Mapping[int, int]) -> None:
+        """Forget ports that a process before this one had and that are no more."""
+        kept = {"port_of_interface": set(interfaces.values()), "interface_of_port": {*interfaces}}
+        for name, numbers in kept.items():
+            known = self._object.map(name)
+            for key, _ in list(known.items(4, 4)):
+                if struct.unpack("=I", key)[0] not in numbers:
+                    known.delete(key)
 
     def publish(self) -> None:
         """Let the program see every change of its tables."""
@@ -91,4 +124,16 @@ class Dataplane:
         return result
 
     def close(self) -> None:
+        self.backing.notes.close()
         self._object.close()
+
+
+def _put(numbers: libbpf.Map, key: bytes, value: bytes) -> None:
+    """Set what is not set already: packets may be looking."""
+    try:
+        if numbers.lookup(key, len(value)) == value:
+            return
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    numbers.update(key, value)

@@ -13,6 +13,7 @@ from .arbitration import Arbitration, Controller
 from .compiler import DROP_REASONS
 from .errors import PortError, SwitchError
 from .packet_io import PacketIO
+from .pins import Pins
 from .pipeline import Pipeline
 from .ports import Ports
 from .rpc_errors import RpcFailure, invalid, not_found
@@ -31,8 +32,11 @@ log = logging.getLogger(__name__)
 class Switch:
     """One device."""
 
-    def __init__(self, device_id: int, ports: Ports, framed: bool = False) -> None:
+    def __init__(
+        self, device_id: int, ports: Ports, framed: bool = False, pins: Pins | None = None
+    ) -> None:
         self.device_id = device_id
+        self.pins = pins
         self.ports = ports
         self.framed = framed
         self.arbitration = Arbitration(device_id)
@@ -42,8 +46,11 @@ class Switch:
         """What runs on the ports."""
         self.saved: Pipeline | None = None
         """What is saved and not committed: loaded, but on no port."""
-        self.packet_io = PacketIO(ports.cpu, self.packet_in)
+        taken = pins.directory / "packet_ins" if pins else None
+        self.packet_io = PacketIO(ports.cpu, self.packet_in, taken)
         self.packets_lost = 0
+        if self.packet_io.missed:
+            log.warning("%d packet-ins were lost while no switch ran", self.packet_io.missed)
 
     # pipeline
     def open_pipeline(self) -> Pipeline:
@@ -57,9 +64,55 @@ class Switch:
 
     def verify(self, config: p4r.ForwardingPipelineConfig) -> Pipeline:
         try:
-            return Pipeline(config, self.ports.cpu_number, self.framed, self.notify)
+            return Pipeline.build(config, self.ports.cpu_number, self.framed, self.notify)
         except SwitchError as error:
             raise invalid(str(error)) from error
+
+    def begin(self, config: p4r.ForwardingPipelineConfig) -> None:
+        """Run a program without a controller."""
+        with self.lock:
+            self.commit(self.verify(config))
+            self._name_pinned()
+
+    def resume(self) -> bool:
+        """Take over the pipelines that a process before this one has pinned; False: none runs."""
+        if self.pins is None:
+            return False
+        state = self.pins.state
+        running, saved = (
+            Pipeline.resume(self.pins, number, self.ports.cpu_number, self.notify)
+            if number
+            else None
+            for number in (state.running, state.saved)
+        )
+        self.pins.tidy()
+        with self.lock:
+            self.saved = saved
+            if running:
+                self.commit(running)
+        return running is not None
+
+    def _pin(self, pipeline: Pipeline) -> None:
+        if self.pins is None:
+            return
+        try:
+            pipeline.pin(self.pins)
+        except OSError as error:
+            raise RpcFailure(
+                grpc.StatusCode.INTERNAL, f"the pipeline cannot be pinned: {error}"
+            ) from error
+
+    def _name_pinned(self) -> None:
+        """From now on these are the pipelines that a next process takes over."""
+        if self.pins is None:
+            return
+        running, saved = (p.pinned if p else 0 for p in (self.pipeline, self.saved))
+        try:
+            self.pins.name_pipelines(running, saved)
+        except OSError as error:
+            raise RpcFailure(
+                grpc.StatusCode.INTERNAL, f"the pipeline runs, and is not pinned: {error}"
+            ) from error
 
     def set_pipeline(self, request: p4r.SetForwardingPipelineConfigRequest) -> None:
         """Do what the primary asks for."""
@@ -70,6 +123,7 @@ class Switch:
             with self.lock:
                 self._check_primary(request)
                 self._commit_saved()
+                self._name_pinned()
             return
         if request.action not in _VERIFYING:
             raise invalid("the action must be one of VERIFY .. RECONCILE_AND_COMMIT")
@@ -84,6 +138,7 @@ class Switch:
             except BaseException:
                 pipeline.close()
                 raise
+            self._name_pinned()
 
     def _check_primary(self, request: p4r.SetForwardingPipelineConfigRequest) -> None:
         self.arbitration.check_primary(request.role, request.election_id)
@@ -92,6 +147,7 @@ class Switch:
         if action == _Action.VERIFY:
             pipeline.close()
         elif action == _Action.VERIFY_AND_SAVE:
+            self._pin(pipeline)
             self._forget_saved()
             self.saved = pipeline
         elif action == _Action.VERIFY_AND_COMMIT:
@@ -123,6 +179,7 @@ class Switch:
         self.commit(pipeline)
 
     def commit(self, pipeline: Pipeline) -> None:
+        self._pin(pipeline)
         try:
             self.ports.carry(pipeline.dataplane)
         except PortError as error:
@@ -203,3 +260,5 @@ class Switch:
         for pipeline in (self.pipeline, self.saved):
             if pipeline:
                 pipeline.close()
+        if self.pins:
+            self.pins.close()

@@ -15,6 +15,7 @@ from finsy.proto import p4i, p4r, p4t
 from .entities.data import to_data
 from .entities.handler import DELETE, INSERT, MODIFY, Undo
 from .entries import EntryExists, EntryMissing
+from .notebook import Notebook
 from .rpc_errors import invalid, not_found
 from .schema import Schema
 
@@ -57,7 +58,12 @@ class _Digest:
 class Digests:
     """The digests of one pipeline; an entity of it, and the way to the controller."""
 
-    def __init__(self, schema: Schema, send: Callable[[p4r.StreamMessageResponse], object]) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        send: Callable[[p4r.StreamMessageResponse], object],
+        notes: Notebook,
+    ) -> None:
         self._schema = schema
         self._types: p4t.P4TypeInfo = schema.p4info.type_info
         self._send = send
@@ -67,6 +73,15 @@ class Digests:
         self._lists = 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._notes = notes
+        self._recall()
+
+    def _recall(self) -> None:
+        """Lists that a process before this one had enabled: nothing but the notes has them."""
+        for _, number in list(self._notes.found_at("digest")):
+            line = next(self._notes.candidates(("digest", number)))
+            if line is not None and isinstance(number, int):
+                self._set(number, p4r.DigestEntry.Config.FromString(bytes.fromhex(line)))
 
     # the entity
     def write(self, kind: int, message: p4r.DigestEntry) -> Undo:
@@ -88,6 +103,8 @@ class Digests:
         return lambda: self._set(number, old)
 
     def _set(self, number: int, config: p4r.DigestEntry.Config | None) -> None:
+        note = None if config is None else config.SerializeToString().hex()
+        self._notes.write(("digest", number), note)
         with self._lock:
             known = self._enabled.get(number)
             if config is None:

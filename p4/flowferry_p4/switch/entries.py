@@ -2,25 +2,40 @@
 """Table entries: what the control plane asked for, kept beside the maps that hold it.
 
 The store is the authority for reads; the maps follow every change before the change is
-acknowledged. Counters are the other way round: only the kernel knows them.
+acknowledged. Counters are the other way round: only the kernel knows them. A store that resumes
+reads from the maps what was in them.
 """
 
 from __future__ import annotations
 
+import errno
 import struct
-import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from . import libbpf
-from .bmv2_json import Action, Program, Table
+from .backing import Backing
+from .bmv2_json import Program, Table
 from .cells import CounterMap, Counts, MeterMap, Rates, TimeMap
 from .compiler import Kind, TableLayout
 from .compiler.layouts import meter_map
-from .compiler.names import mask
-from .compiler.slots import fill, slot_count
+from .compiler.slots import slot_count
+from .encoding import (
+    Call,
+    FieldMatch,
+    Key,
+    decode_key,
+    decode_reference,
+    decode_value,
+    encode_key,
+    encode_reference,
+    encode_value,
+    key_size,
+)
+from .notebook import Place
+from .scan import Scan
 
 
 class EntryError(Exception):
@@ -44,31 +59,6 @@ class TableConstant(EntryError):
 
 
 @dataclass(frozen=True)
-class FieldMatch:
-    """What one key field must be.
-
-    `second` is the mask (ternary, optional), the prefix length (lpm), the end (range), or unused.
-    """
-
-    value: int
-    second: int = 0
-
-
-@dataclass(frozen=True)
-class Key:
-    match: tuple[FieldMatch, ...]
-    priority: int = 0
-
-
-@dataclass(frozen=True)
-class Call:
-    """An action by the id it has in the BMv2 JSON, and its arguments."""
-
-    action: int
-    arguments: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class Note:
     """What an entry carries for its controller, and the data plane does not know."""
 
@@ -77,6 +67,23 @@ class Note:
     idle_timeout_ns: int = 0
     action_set: bytes = b""
     """The serialised one-shot action set that the entry was given, to be read back as it is."""
+
+    def line(self, call: Call | None) -> list[Any]:
+        """For the notebook, together with the call by which it is found to fit."""
+        return [
+            [call.action, *call.arguments] if call else None,
+            self.metadata.hex(),
+            self.controller_metadata,
+            self.idle_timeout_ns,
+            self.action_set.hex(),
+        ]
+
+    @classmethod
+    def of_line(cls, line: list[Any]) -> Note:
+        _, metadata, controller_metadata, idle_timeout_ns, action_set = line
+        return cls(
+            bytes.fromhex(metadata), controller_metadata, idle_timeout_ns, bytes.fromhex(action_set)
+        )
 
 
 @dataclass(frozen=True)
@@ -102,73 +109,19 @@ def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]
     return result
 
 
-def encode_value(action: Action, call: Call, slot: int, slots: int) -> bytes:
-    """The value of an entry whose table, or whose map, has room for ``slots`` arguments."""
-    filled = fill(action, call.arguments)
-    padded = filled + [0] * (slots - len(filled))
-    return struct.pack(f"=II{slots}Q", call.action, slot, *padded)
-
-
-def encode_reference(call: Call, slot: int) -> bytes:
-    """The value of an indirect table's entry: MEMBER or GROUP, and its number."""
-    return struct.pack("=IIQ", call.action, slot, *call.arguments)
-
-
-def encode_key(layout: TableLayout, key: Key) -> bytes:
-    """The key of a hash or trie map, as the generated C lays it out."""
-    values = [key.match[p.position] for p in layout.parts]
-    if layout.kind is Kind.HASH:
-        parts = zip(values, layout.key_sizes, strict=True)
-        return b"".join(_native(v.value, size) for v, size in parts) + bytes(layout.padding)
-    data = b""
-    length = 0
-    for part, size, match in zip(layout.parts, layout.key_sizes, values, strict=True):
-        value = match.value
-        bits = 8 * size
-        if part.match == "lpm":
-            value <<= bits - part.width
-            bits = match.second
-        data += value.to_bytes(size, "big")
-        length += bits
-    return struct.pack("=I", length) + data
-
-
-def _native(value: int, size: int) -> bytes:
-    """An integer as C holds it."""
-    return value.to_bytes(size, sys.byteorder)
-
-
-def encode_rule(layout: TableLayout, key: Key) -> bytes:
-    """Mask, lowest and highest value of each field: every match kind fits."""
-    masks, lows, highs = [], [], []
-    for part in layout.parts:
-        match = key.match[part.position]
-        full = mask(part.width)
-        low = high = match.value
-        keep = full
-        if part.match == "lpm":
-            keep = full ^ mask(part.width - match.second)
-        elif part.match in ("ternary", "optional"):
-            keep = match.second
-        elif part.match == "range":
-            high = match.second
-        masks.append(keep)
-        lows.append(low)
-        highs.append(high)
-    return b"".join(_native(word, layout.rule_word) for word in masks + lows + highs)
-
-
 class TableStore:
     """The entries of one table."""
 
     def __init__(
-        self, table: Table, layout: TableLayout, maps: libbpf.Object, program: Program
+        self, table: Table, layout: TableLayout, backing: Backing, program: Program
     ) -> None:
         self.table = table
         self.layout = layout
         self.program = program
         self.entries: dict[Key, Entry] = {}
-        self._free = list(range(layout.size - 1, -1, -1))
+        self._notes = backing.notes
+        maps = backing.maps
+        self._free = deque(range(layout.size))
         self._defaults = maps.map("default_entries")
         keyless = layout.kind is Kind.KEYLESS
         self._map = None if keyless else maps.map(f"table_{layout.ident}")
@@ -185,46 +138,109 @@ class TableStore:
         )
         self.references: Counter[Call] = Counter()
         """How many entries call what: of an indirect table, a member or a group."""
-        self._scan = _Scan(layout, maps) if layout.kind is Kind.SCAN else None
+        self._scan = Scan(layout, maps) if layout.kind is Kind.SCAN else None
         self.initial_default = (
             Call(table.default.action, table.default.data) if table.default else None
         )
         self.default = self.initial_default
         self.default_note = Note()
-        self._write_default()
         self.constant = False
-        for key, call in constant_entries(table, layout):
-            self.insert(key, call)
-        self.publish()
+        if backing.resumed:
+            self._recall()
+        else:
+            self._begin()
         self.constant = bool(table.entries)
 
+    def _begin(self) -> None:
+        """The program's own entries."""
+        self._write_default()
+        for key, call in constant_entries(self.table, self.layout):
+            self.insert(key, call)
+        self.publish()
+
+    def _recall(self) -> None:
+        """What a process before this one left in the maps."""
+        if not self._default_is_constant:
+            self.default = self._read_default()
+            self.default_note = self._recall_note(self._default_place, self.default)
+        found = self._scan.recall() if self._scan else self._read_map()
+        for key, value in found:
+            call, slot = self._decode(value)
+            note = self._recall_note(self._place(key), call)
+            self.entries[key] = Entry(key, call, slot, note)
+            self.references[call] += 1
+        used = {entry.slot for entry in self}
+        self._free = deque(slot for slot in range(self.layout.size) if slot not in used)
+
+    def _read_map(self) -> Iterator[tuple[Key, bytes]]:
+        if self._map:
+            value_size = 8 + 8 * self.layout.arguments
+            for key, value in self._map.items(key_size(self.layout), value_size):
+                yield decode_key(self.layout, key), value
+
+    def _decode(self, value: bytes) -> tuple[Call, int]:
+        if self.layout.profile:
+            return decode_reference(value)
+        return decode_value(self.program.actions, value)
+
+    # notes
+    def _place(self, key: Key) -> Place:
+        numbers = [number for m in key.match for number in (m.value, m.second)]
+        return ("entry", self.layout.name, key.priority, *numbers)
+
+    @property
+    def _default_place(self) -> Place:
+        return ("default", self.layout.name)
+
+    def _note(self, place: Place, call: Call | None, note: Note) -> None:
+        """Keep a note, before the entry changes."""
+        if note != Note() or self._notes.knows(place):
+            self._notes.write(place, note.line(call))
+
+    def _recall_note(self, place: Place, call: Call | None) -> Note:
+        for line in self._notes.candidates(place):
+            note = Note.of_line(line)
+            if line == note.line(call):
+                self._notes.recall(place, line)
+                return note
+        return Note()
+
+    # entries
     def _refuse_constant(self) -> None:
         if self.constant:
             raise TableConstant(f"the entries of table {self.table.name} are constant")
 
-    def insert(self, key: Key, call: Call, note: Note = Note()) -> Entry:
+    def insert(
+        self,
+        key: Key,
+        call: Call,
+        note: Note = Note(),
+        counts: Counts | None = None,
+        rates: Rates | None = None,
+    ) -> Entry:
         self._refuse_constant()
         if key in self.entries:
             raise EntryExists(f"table {self.table.name} already has this entry")
         if not self._free:
             raise TableFull(f"table {self.table.name} is full ({self.layout.size} entries)")
-        entry = Entry(key, call, self._free.pop(), note)
-        self._start(entry)
+        entry = Entry(key, call, self._free[0], note)
+        self._start(entry, counts or Counts(), rates)
+        self._note(self._place(key), call, note)
         try:
             self._put(entry)
         except OSError as error:
-            self._free.append(entry.slot)
             raise TableFull(f"table {self.table.name} takes no more: {error.strerror}") from error
+        self._free.popleft()
         self.entries[key] = entry
         self.references[call] += 1
         return entry
 
-    def _start(self, entry: Entry) -> None:
+    def _start(self, entry: Entry, counts: Counts, rates: Rates | None) -> None:
         """What belongs to the entry's place begins anew."""
         if self.counters:
-            self.counters.write(entry.slot)
+            self.counters.write(entry.slot, counts)
         if self.meters:
-            self.meters.write(entry.slot, None)
+            self.meters.write(entry.slot, rates)
         if self.times:
             self.times.write(entry.slot, time.monotonic_ns())
 
@@ -233,6 +249,7 @@ class TableStore:
         self._refuse_constant()
         before = self.find(key)
         entry = replace(before, call=call, note=note)
+        self._note(self._place(key), call, note)
         self._put(entry)
         self.entries[key] = entry
         self.references[before.call] -= 1
@@ -243,11 +260,13 @@ class TableStore:
         self._refuse_constant()
         entry = self.find(key)
         if self._scan:
-            self._scan.remove(entry)
+            self._scan.remove(key)
         elif self._map:
             self._map.delete(encode_key(self.layout, key))
         del self.entries[key]
+        self._notes.forget(self._place(key))
         self.references[entry.call] -= 1
+        # Taken again last: packets may still be counted there until publish().
         self._free.append(entry.slot)
         return entry
 
@@ -267,14 +286,6 @@ class TableStore:
         except KeyError:
             raise EntryMissing(f"table {self.table.name} has no such entry") from None
 
-    def set_default(self, call: Call | None, note: Note = Note()) -> None:
-        """Set the default action; None goes back to the program's own."""
-        if self.table.default is not None and self.table.default.const:
-            raise TableConstant(f"the default action of table {self.table.name} is constant")
-        self.default = call or self.initial_default
-        self.default_note = note
-        self._write_default()
-
     def counts(self, entry: Entry) -> Counts:
         return self.counters.read(entry.slot) if self.counters else Counts()
 
@@ -286,10 +297,9 @@ class TableStore:
 
     def _put(self, entry: Entry) -> None:
         if self._scan:
-            self._scan.put(entry, self._value(entry))
+            self._scan.put(entry.key, self._value(entry))
         elif self._map:
-            value = self._value(entry)
-            self._map.update(encode_key(self.layout, entry.key), value)
+            self._map.update(encode_key(self.layout, entry.key), self._value(entry))
 
     def _value(self, entry: Entry) -> bytes:
         if self.layout.profile:
@@ -297,12 +307,41 @@ class TableStore:
         action = self.program.actions[entry.call.action]
         return encode_value(action, entry.call, entry.slot, self.layout.arguments)
 
+    # the default entry
+    @property
+    def _default_is_constant(self) -> bool:
+        """A constant one is compiled in."""
+        return self.table.default is not None and self.table.default.const
+
+    def set_default(self, call: Call | None, note: Note = Note()) -> None:
+        """Set the default action; None goes back to the program's own."""
+        if self._default_is_constant:
+            raise TableConstant(f"the default action of table {self.table.name} is constant")
+        self.default = call or self.initial_default
+        self.default_note = note
+        self._note(self._default_place, self.default, note)
+        self._write_default()
+
     def _write_default(self) -> None:
-        if self.default is None or (self.table.default and self.table.default.const):
-            return  # a constant one is compiled in
-        action = self.program.actions[self.default.action]
-        value = encode_value(action, self.default, 0, self._default_slots)
-        self._defaults.update(struct.pack("=I", self.layout.number), value)
+        if self._default_is_constant:
+            return
+        key = struct.pack("=I", self.layout.number)
+        if self.default:
+            action = self.program.actions[self.default.action]
+            self._defaults.update(key, encode_value(action, self.default, 0, self._default_slots))
+        elif self._read_default():
+            self._defaults.delete(key)
+
+    def _read_default(self) -> Call | None:
+        try:
+            value = self._defaults.lookup(
+                struct.pack("=I", self.layout.number), 8 + 8 * self._default_slots
+            )
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+        return decode_value(self.program.actions, value)[0]
 
     @property
     def _default_slots(self) -> int:
@@ -310,48 +349,3 @@ class TableStore:
         tables = [*self.program.ingress.tables.values(), *self.program.egress.tables.values()]
         actions = {a for t in tables for a in t.actions.values()}
         return max([1, *(slot_count(self.program.actions[a].parameters) for a in actions)])
-
-
-class _Scan:
-    """A linearly searched table: rules in order of priority, in two banks."""
-
-    def __init__(self, layout: TableLayout, maps: libbpf.Object) -> None:
-        self.layout = layout
-        self._rules = maps.map(f"table_{layout.ident}")
-        self._bank = maps.map(f"bank_of_{layout.ident}")
-        self._rows: dict[Key, _Row] = {}
-        self._arrivals = 0
-        self._active = 0
-        self._changed = False
-
-    def put(self, entry: Entry, value: bytes) -> None:
-        known = self._rows.get(entry.key)
-        self._arrivals += 1
-        arrival = known.arrival if known else self._arrivals
-        data = encode_rule(self.layout, entry.key) + value
-        self._rows[entry.key] = _Row(-entry.key.priority, arrival, data)
-        self._changed = True
-
-    def remove(self, entry: Entry) -> None:
-        del self._rows[entry.key]
-        self._changed = True
-
-    def publish(self) -> None:
-        if not self._changed:
-            return
-        bank = 1 - self._active
-        first = bank * self.layout.size
-        rows = sorted(self._rows.values())
-        self._rules.update_many(first, [row.data for row in rows])
-        self._bank.update(struct.pack("=I", 0), struct.pack("=II", first, len(rows)))
-        self._active = bank
-        self._changed = False
-
-
-@dataclass(frozen=True, order=True)
-class _Row:
-    """A rule where it stands: the highest priority first, then the oldest."""
-
-    rank: int
-    arrival: int
-    data: bytes

@@ -48,3 +48,7 @@ class CompileFailed(SwitchError):
 
 class PortError(SwitchError):
     """A port's interface cannot be used."""
+
+
+class PinError(SwitchError):
+    """What a process before this one left cannot be taken over, or nothing can be left."""

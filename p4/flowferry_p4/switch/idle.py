@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from finsy.proto import p4r
 
+from .encoding import Key
 from .entities.tables import Tables, entry_message
-from .entries import Key
 from .schema import TableSchema
 
 INTERVAL = 0.1

@@ -8,10 +8,13 @@ tcx links, which 1.1 does not know, go through the generic bpf_link_create.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Protocol
 
 from .errors import CompileFailed, ToolMissing
 
@@ -63,9 +66,16 @@ def _library() -> ctypes.CDLL:
         ("bpf_map_update_elem", number, (number, pointer, pointer, u64)),
         ("bpf_map_lookup_elem", number, (number, pointer, pointer)),
         ("bpf_map_delete_elem", number, (number, pointer)),
+        ("bpf_map_get_next_key", number, (number, pointer, pointer)),
         ("bpf_map_update_batch", number, (number, pointer, pointer, pointer, pointer)),
         ("bpf_link_create", number, (number, number, u32, pointer)),
         ("bpf_link_update", number, (number, number, pointer)),
+        ("bpf_obj_pin", number, (number, text)),
+        ("bpf_obj_get", number, (text,)),
+        ("bpf_obj_get_info_by_fd", number, (number, pointer, pointer)),
+        ("bpf_object__pin_maps", number, (pointer, text)),
+        ("bpf_prog_query", number, (number, u32, u32, pointer, pointer, pointer)),
+        ("bpf_prog_get_fd_by_id", number, (u32,)),
         ("ring_buffer__new", pointer, (number, _SAMPLE, pointer, pointer)),
         ("ring_buffer__poll", number, (pointer, number)),
         ("ring_buffer__free", None, (pointer,)),
@@ -124,6 +134,35 @@ class Map:
         if code:
             raise _fail(code)
 
+    def items(self, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+        """What is in it, as long as nobody else changes it."""
+        last: ctypes.Array[ctypes.c_char] | None = None
+        while True:
+            key = ctypes.create_string_buffer(key_size)
+            code = _library().bpf_map_get_next_key(self.fd, last, key)
+            if code == -errno.ENOENT:
+                return
+            if code:
+                raise _fail(code)
+            yield key.raw, self.lookup(key.raw, value_size)
+            last = key
+
+
+class Maps(Protocol):
+    """A program in the kernel and its maps, just loaded or found pinned."""
+
+    program_fd: int
+
+    def map(self, name: str) -> Map: ...
+
+    def pin(self, directory: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_PROGRAM = "program"
+"""What the program is pinned as; no map has this name."""
+
 
 class Object:
     """A loaded BPF object: its program and its maps live until close()."""
@@ -156,10 +195,40 @@ class Object:
             raise CompileFailed(f"the compiled program has no map {name}")
         return Map(fd, name)
 
+    def pin(self, directory: Path) -> None:
+        """Let them live on by names in a directory of a bpffs, until those are removed."""
+        code = _library().bpf_object__pin_maps(self._handle, os.fsencode(directory))
+        if code:
+            raise _fail(code)
+        pin(self.program_fd, directory / _PROGRAM)
+
     def close(self) -> None:
         if self._handle is not None:
             _library().bpf_object__close(self._handle)
             self._handle = None
+
+
+class PinnedObject:
+    """A program and its maps that a process before this one has pinned."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._maps: dict[str, Map] = {}
+        self.program_fd = get_pinned(directory / _PROGRAM)
+
+    def map(self, name: str) -> Map:
+        if name not in self._maps:
+            self._maps[name] = Map(get_pinned(self._directory / name), name)
+        return self._maps[name]
+
+    def pin(self, directory: Path) -> None:
+        """It is pinned."""
+
+    def close(self) -> None:
+        for opened in self._maps.values():
+            os.close(opened.fd)
+        self._maps.clear()
+        os.close(self.program_fd)
 
 
 def _load_failure(code: int, log: bytes) -> str:
@@ -203,6 +272,54 @@ def update_link(link_fd: int, program_fd: int) -> None:
     code = _library().bpf_link_update(link_fd, program_fd, None)
     if code:
         raise _fail(code)
+
+
+def pin(fd: int, path: Path) -> None:
+    """Keep a program, map or link beyond this process, by a name in a bpffs."""
+    code = _library().bpf_obj_pin(fd, os.fsencode(path))
+    if code:
+        raise _fail(code)
+
+
+def get_pinned(path: Path) -> int:
+    """A file descriptor of what is pinned there."""
+    fd = int(_library().bpf_obj_get(os.fsencode(path)))
+    if fd < 0:
+        raise OSError(-fd, os.strerror(-fd), str(path))
+    return fd
+
+
+def _info(fd: int, size: int) -> bytes:
+    info, length = ctypes.create_string_buffer(size), ctypes.c_uint32(size)
+    code = _library().bpf_obj_get_info_by_fd(fd, info, ctypes.byref(length))
+    if code:
+        raise _fail(code)
+    return info.raw
+
+
+def link_ifindex(link_fd: int) -> int:
+    """The interface that a tcx link is on; 0 where that is gone."""
+    (ifindex,) = struct.unpack_from("=I", _info(link_fd, 24), 16)
+    return int(ifindex)
+
+
+def programs_on(ifindex: int, attach_type: int) -> list[str]:
+    """Names of the programs on an interface's tcx; none where the kernel has no tcx."""
+    ids, count = (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64)
+    code = _library().bpf_prog_query(ifindex, attach_type, 0, None, ids, ctypes.byref(count))
+    if code:
+        return []
+    return [name for number in ids[: count.value] if (name := _program_name(number))]
+
+
+def _program_name(number: int) -> str:
+    fd = int(_library().bpf_prog_get_fd_by_id(number))
+    if fd < 0:  # gone meanwhile
+        return ""
+    try:
+        return _info(fd, 80)[64:80].rstrip(b"\0").decode()
+    finally:
+        os.close(fd)
 
 
 @cache

@@ -9,11 +9,13 @@ bpf_skb_adjust_room insists on when the program removes the packet-out header.
 from __future__ import annotations
 
 import logging
+import mmap
 import select
 import socket
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from .ports import CpuPort
 
@@ -24,6 +26,7 @@ _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
 _SO_RCVBUFFORCE = 33
 _BUFFER = 64 << 20
+_COUNT = struct.Struct("=Q")
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,14 @@ log = logging.getLogger(__name__)
 class PacketIO:
     """Receives packet-ins in a thread of its own; sends packet-outs from any thread."""
 
-    def __init__(self, port: CpuPort, receive: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, port: CpuPort, receive: Callable[[bytes], None], taken: Path | None = None
+    ) -> None:
+        """`taken`: a file that remembers beyond this process how many packets it received."""
         self._receive = receive
+        self._taken = Taken(taken, port) if taken else None
+        self.missed = self._taken.missed if self._taken else 0
+        """Packet-ins that came while there was no process."""
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
@@ -69,6 +78,8 @@ class PacketIO:
                 log.error("the CPU port's veth failed: %s", error)
                 self._stopping.set()
                 return
+            if self._taken:
+                self._taken.add()
             if frame.startswith(FRAME):
                 self._receive(frame[len(FRAME) :])
 
@@ -78,3 +89,33 @@ class PacketIO:
         self._thread.join(timeout=2)
         for s in (self._socket, self._wake, self._woken):
             s.close()
+        if self._taken:
+            self._taken.close()
+
+
+class Taken:
+    """How many frames of the CPU port user space has taken, in a file that is memory.
+
+    What the interface received and nobody took is lost; the process that could have counted it was
+    not there, or ended with it in its queue.
+    """
+
+    def __init__(self, path: Path, port: CpuPort) -> None:
+        with path.open("ab") as file:
+            file.truncate(_COUNT.size)
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), _COUNT.size)
+        received = port.received()
+        (taken,) = (0,) if port.is_new else _COUNT.unpack(self._memory)
+        self.missed = received - taken
+        self._set(received)
+
+    def add(self) -> None:
+        self._set(self._count + 1)
+
+    def _set(self, count: int) -> None:
+        self._count = count
+        _COUNT.pack_into(self._memory, 0, count)
+
+    def close(self) -> None:
+        self._memory.close()

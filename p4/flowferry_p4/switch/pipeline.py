@@ -11,6 +11,8 @@ import grpc
 from finsy.proto import p4i, p4r
 from google.protobuf import text_format
 
+from .bmv2_json import load
+from .compiler import compile_program
 from .dataplane import Dataplane
 from .digests import Digests
 from .entities import Handler, Undo
@@ -22,9 +24,11 @@ from .entities.replication import Replication
 from .entities.tables import DirectCounters, DirectMeters, TableEntries, Tables
 from .entities.value_sets import ValueSets
 from .entries import EntryError
-from .errors import BadProgram
+from .errors import BadProgram, PinError
 from .events import Events
 from .idle import IdleTimeouts
+from .notebook import Notebook, NotebookFull
+from .pins import Pins
 from .rpc_errors import RpcFailure, invalid, unimplemented
 from .schema import Schema
 
@@ -43,28 +47,24 @@ class Pipeline:
     """A committed (or verified) forwarding pipeline."""
 
     def __init__(
-        self,
-        config: p4r.ForwardingPipelineConfig,
-        cpu_port: int,
-        framed: bool = False,
-        notify: Notify = lambda _: None,
+        self, config: p4r.ForwardingPipelineConfig, dataplane: Dataplane, notify: Notify
     ) -> None:
         self.config = config
         self._notify = notify
         self._threads: list[Events | IdleTimeouts] = []
-        self.dataplane = Dataplane.build(config.p4_device_config, cpu_port, framed)
-        try:
-            self.schema = Schema(config.p4info, self.dataplane.compiled.program)
-        except BadProgram:
-            self.dataplane.close()
-            raise
+        self.dataplane = dataplane
+        self.pinned = 0
+        """The number that it is pinned by, or 0."""
+        self._notes = dataplane.backing.notes
+        self.schema = Schema(config.p4info, dataplane.compiled.program)
         self._tables = tables = Tables(self.dataplane, self.schema)
-        self.digests = Digests(self.schema, notify)
+        self.digests = Digests(self.schema, notify, self._notes)
         profiles = Profiles(self.dataplane, self.schema)
+        self._entries = TableEntries(tables, OneShots(self.dataplane, self.schema))
         self._handlers: dict[str, Handler] = {
             "action_profile_member": Members(profiles),
             "action_profile_group": Groups(profiles),
-            "table_entry": TableEntries(tables, OneShots(self.dataplane, self.schema)),
+            "table_entry": self._entries,
             "direct_counter_entry": DirectCounters(tables),
             "direct_meter_entry": DirectMeters(tables),
             "counter_entry": Counters(self.dataplane, self.schema),
@@ -74,6 +74,61 @@ class Pipeline:
             "value_set_entry": ValueSets(self.dataplane, self.schema),
             "digest_entry": self.digests,
         }
+
+    @classmethod
+    def build(
+        cls,
+        config: p4r.ForwardingPipelineConfig,
+        cpu_port: int,
+        framed: bool = False,
+        notify: Notify = lambda _: None,
+    ) -> Pipeline:
+        """A pipeline as a controller sets it."""
+        dataplane = Dataplane.build(config.p4_device_config, cpu_port, framed)
+        return cls._of(config, dataplane, notify)
+
+    @classmethod
+    def _of(
+        cls, config: p4r.ForwardingPipelineConfig, dataplane: Dataplane, notify: Notify
+    ) -> Pipeline:
+        try:
+            return cls(config, dataplane, notify)
+        except BaseException:
+            dataplane.close()
+            raise
+
+    # beyond this process
+    def pin(self, pins: Pins) -> None:
+        """Let its program and its state live on; `pins.name_pipelines` makes that hold."""
+        if self.pinned:
+            return
+        number = pins.new_pipeline()
+        files = pins.files(number)
+        self.dataplane.backing.maps.pin(pins.maps_of(number))
+        (files / "config").write_bytes(self.config.SerializeToString())
+        (files / "code").write_text(self.dataplane.compiled.code)
+        self._notes.keep(files / "notes")
+        self.pinned = number
+
+    @classmethod
+    def resume(cls, pins: Pins, number: int, cpu_port: int, notify: Notify) -> Pipeline:
+        """Take over what a process before this one has pinned."""
+        files = pins.files(number)
+        config = p4r.ForwardingPipelineConfig.FromString((files / "config").read_bytes())
+        compiled = compile_program(load(config.p4_device_config), cpu_port)
+        if compiled.code != (files / "code").read_text():
+            raise PinError(
+                f"this version of the switch makes other code of the program pinned in "
+                f"{pins.directory}, and cannot take over its maps. The program forwards on. Start "
+                "the version that pinned it, or remove it with "
+                f"--unpin {pins.directory} and let controllers write their entries again"
+            )
+        notes = Notebook.found(files / "notes")
+        dataplane = Dataplane.resume(compiled, pins.maps_of(number), notes)
+        pipeline = cls._of(config, dataplane, notify)
+        notes.keep(files / "notes")
+        pipeline.pinned = number
+        return pipeline
 
     def start(self, lock: threading.RLock) -> None:
         """Begin to report, once packets come through; `lock` is held while tables are read."""
@@ -102,14 +157,26 @@ class Pipeline:
                         undo()
                     break
         self.dataplane.publish()
+        self._notes.settle()
         return results
 
     def _apply(self, update: p4r.Update) -> Undo:
         handler, message = self._handler(update.entity, "writing")
         try:
-            return handler.write(update.type, message)
+            if handler is self._entries:
+                return handler.write(update.type, message)
+            self.dataplane.publish()  # entries that are deleted may call what is deleted now
+            undo = handler.write(update.type, message)
         except EntryError as error:
             raise failure_of(error) from error
+        except NotebookFull as error:
+            raise RpcFailure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)) from error
+
+        def put_back() -> None:
+            self.dataplane.publish()
+            undo()
+
+        return put_back
 
     def _refuse_unless_atomic(self, updates: Sequence[p4r.Update]) -> None:
         """One update is atomic, and so are changes of a table that has two banks of entries."""

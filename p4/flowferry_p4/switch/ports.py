@@ -20,9 +20,10 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from .attach import Attachment
+from .attach import Attachment, has_program, remove_filter
 from .dataplane import Dataplane
 from .errors import PortError
+from .pins import Pins
 
 LARGEST_MTU = 65535
 _RTMGRP_LINK = 1
@@ -48,6 +49,9 @@ class Port:
         if not 0 <= int(number) < 511:
             raise PortError(f"port {number} in '{text}' is not between 0 and 510")
         return cls(int(number), interface)
+
+    def __str__(self) -> str:
+        return f"{self.number}@{self.interface}"
 
 
 def check_ports(ports: Iterable[Port], cpu_port: int) -> None:
@@ -95,6 +99,11 @@ class Claims:
         self._held.clear()
 
 
+def cpu_interfaces(device_id: int) -> tuple[str, str]:
+    """Names of the two ends of the CPU port: the program's, and user space's."""
+    return f"ffcpu{device_id}"[:15], f"ffcpu{device_id}u"[:15]
+
+
 class CpuPort:
     """A veth pair: the program sends to one end, the switch's user space owns the other.
 
@@ -103,28 +112,44 @@ class CpuPort:
     even when the packet was 64 KB with a partial checksum.
     """
 
-    def __init__(self, device_id: int) -> None:
-        self.inner = f"ffcpu{device_id}"[:15]
-        self.outer = f"ffcpu{device_id}u"[:15]
+    def __init__(self, device_id: int, again: bool = False) -> None:
+        """With `again` the pair that a process before this one left is taken, if it is whole."""
+        self.inner, self.outer = cpu_interfaces(device_id)
         with IPRoute() as ipr:
-            for stale in ipr.link_lookup(ifname=self.inner):  # left by a killed switch
-                ipr.link("del", index=stale)
-            try:
-                ipr.link("add", ifname=self.inner, kind="veth", peer={"ifname": self.outer})
-            except NetlinkError as error:
-                raise PortError(f"cannot create the CPU port's veth: {error}") from error
-            for name in (self.inner, self.outer):
-                _no_ipv6(name)
-                index = ipr.link_lookup(ifname=name)[0]
-                ipr.link("set", index=index, mtu=LARGEST_MTU, state="up")
+            found = [ipr.link_lookup(ifname=name) for name in (self.inner, self.outer)]
+            self.is_new = not (again and all(found))
+            if self.is_new:
+                self._make(ipr)
             self.ifindex: int = ipr.link_lookup(ifname=self.inner)[0]
             self.outer_ifindex: int = ipr.link_lookup(ifname=self.outer)[0]
         turn_offloads_off(self.inner)
 
-    def remove(self) -> None:
+    def _make(self, ipr: IPRoute) -> None:
+        for stale in ipr.link_lookup(ifname=self.inner):  # left by a killed switch
+            ipr.link("del", index=stale)
+        try:
+            ipr.link("add", ifname=self.inner, kind="veth", peer={"ifname": self.outer})
+        except NetlinkError as error:
+            raise PortError(f"cannot create the CPU port's veth: {error}") from error
+        for name in (self.inner, self.outer):
+            _no_ipv6(name)
+            index = ipr.link_lookup(ifname=name)[0]
+            ipr.link("set", index=index, mtu=LARGEST_MTU, state="up")
+
+    def received(self) -> int:
+        """Frames that the program ever sent."""
         with IPRoute() as ipr:
-            for index in ipr.link_lookup(ifname=self.inner):
-                ipr.link("del", index=index)
+            (link,) = ipr.get_links(self.outer_ifindex)
+        return int(link.get_attr("IFLA_STATS64")["rx_packets"])
+
+    def remove(self) -> None:
+        remove_interface(self.inner)
+
+
+def remove_interface(name: str) -> None:
+    with IPRoute() as ipr:
+        for index in ipr.link_lookup(ifname=name):
+            ipr.link("del", index=index)
 
 
 class Ports:
@@ -133,8 +158,11 @@ class Ports:
     An interface may go away and come back under its name: the port waits for it.
     """
 
-    def __init__(self, ports: Iterable[Port], cpu_port: int, device_id: int) -> None:
+    def __init__(
+        self, ports: Iterable[Port], cpu_port: int, device_id: int, pins: Pins | None = None
+    ) -> None:
         self.cpu_number = cpu_port
+        self._pins = pins
         self._lock = threading.RLock()
         self._dataplane: Dataplane | None = None
         self._front: dict[int, Port] = {}
@@ -142,10 +170,11 @@ class Ports:
         self._claims = Claims()
         self.interfaces: dict[int, int] = {}
         """Port to interface index, of the ports whose interface is there."""
-        front = list(ports)
+        front, waiting = self._to_begin_with(list(ports))
         check_ports(front, cpu_port)
         for port in front:
-            _ifindex(port)
+            if port not in waiting:
+                _ifindex(port)
         try:
             self._claims.take(
                 f"device/{device_id}",
@@ -153,13 +182,52 @@ class Ports:
                 "end it or choose another --device-id",
             )
             for port in front:
-                self.add(port)
-            self.cpu = CpuPort(device_id)
+                self._take(port, may_wait=port in waiting)
+            self.cpu = CpuPort(device_id, again=pins is not None and pins.resumes)
         except BaseException:
             self._claims.release()
             raise
         self.interfaces[cpu_port] = self.cpu.ifindex
+        if pins:
+            self._leave_others(pins)
+            self._name_pinned()
         self._watch = LinkWatch(self._look)
+
+    # beyond this process
+    def _to_begin_with(self, asked: list[Port]) -> tuple[list[Port], list[Port]]:
+        """The ports to have, and those that a process before this one had: they may wait."""
+        if self._pins is None:
+            return asked, []
+        known = [Port.parse(text) for text in self._pins.state.ports]
+        return [Port.parse(text) for text in self._pins.ports([str(p) for p in asked])], known
+
+    def _leave_others(self, pins: Pins) -> None:
+        """Take the program off ports that a process before this one had, and that are no more."""
+        for text in pins.state.ports:
+            port = Port.parse(text)
+            pinned = pins.link(port.number).exists()
+            if self._front.get(port.number) != port and not pinned:
+                with contextlib.suppress(OSError):  # gone with its interface
+                    index = socket.if_nametoindex(port.interface)
+                    remove_filter(index, port.interface in pins.state.own_qdiscs)
+        for link in pins.links.iterdir():
+            if int(link.name) not in self.interfaces:
+                link.unlink()
+
+    def _name_pinned(self) -> None:
+        """From now on these are the ports that a next process takes over."""
+        if self._pins is None:
+            return
+        own = [
+            port.interface
+            for port in self.front
+            if self._had_no_qdisc(port.number)
+            or ((attached := self._attachments.get(port.number)) and attached.own_qdisc)
+        ]
+        try:
+            self._pins.name_ports(map(str, self.front), own)
+        except OSError as error:
+            raise PortError(f"the ports are there, and not pinned: {error}") from error
 
     @property
     def front(self) -> list[Port]:
@@ -173,17 +241,24 @@ class Ports:
                 return
             check_ports([*self._front.values(), port], self.cpu_number)
             _ifindex(port)
-            self._claims.take(
-                f"port/{port.interface}",
-                f"interface {port.interface} is a port of another running switch",
-            )
-            self._front[port.number] = port
-            try:
+            self._take(port)
+            self._name_pinned()
+
+    def _take(self, port: Port, may_wait: bool = False) -> None:
+        self._claims.take(
+            f"port/{port.interface}",
+            f"interface {port.interface} is a port of another running switch",
+        )
+        self._front[port.number] = port
+        try:
+            if may_wait and not _is_there(port):
+                log.warning("port %d: interface %s is gone", port.number, port.interface)
+            else:
                 self._connect(port)
-            except BaseException:
-                del self._front[port.number]
-                self._claims.give_back(f"port/{port.interface}")
-                raise
+        except BaseException:
+            del self._front[port.number]
+            self._claims.give_back(f"port/{port.interface}")
+            raise
 
     def remove(self, number: int) -> None:
         """Leave an interface alone from now on."""
@@ -193,11 +268,17 @@ class Ports:
             self._disconnect(number)
             port = self._front.pop(number)
             self._claims.give_back(f"port/{port.interface}")
+            self._name_pinned()
 
     def _connect(self, port: Port) -> None:
         """Take the port's interface into use."""
         self._disconnect(port.number)
         ifindex = _ifindex(port)
+        if not self._pin(port.number, exists=True) and has_program(ifindex):
+            raise PortError(
+                f"interface {port.interface} has the program of a switch that was pinned; start "
+                "that one again (--pin DIRECTORY), or remove it (--unpin DIRECTORY)"
+            )
         _no_ipv6(port.interface)
         _up(port)
         self.interfaces[port.number] = ifindex
@@ -241,9 +322,11 @@ class Ports:
         """Put a program on every port, in place of the one before."""
         with self._lock:
             dataplane.set_ports(self.interfaces)
+            dataplane.forget_other_ports(self.interfaces)
             for number in list(self.interfaces):
                 self._attach(number, dataplane)
             self._dataplane = dataplane
+            self._name_pinned()
 
     def _attach(self, number: int, dataplane: Dataplane) -> None:
         attachment = self._attachments.get(number)
@@ -252,21 +335,38 @@ class Ports:
                 attachment.replace(dataplane.program_fd)
             else:
                 ifindex = self.interfaces[number]
-                self._attachments[number] = Attachment(ifindex, dataplane.program_fd)
+                attachment = Attachment(ifindex, dataplane.program_fd, self._pin(number))
+                attachment.own_qdisc |= self._had_no_qdisc(number)
+                self._attachments[number] = attachment
         except (OSError, NetlinkError) as error:
             raise PortError(f"cannot attach the program to port {number}: {error}") from error
+
+    def _pin(self, number: int, exists: bool = False) -> Path | None:
+        """Where a port's link is pinned, or would be."""
+        pin = self._pins.link(number) if self._pins else None
+        return pin if pin and (pin.exists() or not exists) else None
+
+    def _had_no_qdisc(self, number: int) -> bool:
+        """Whether a process before this one found an interface without clsact."""
+        port = self._front.get(number)
+        return bool(self._pins and port and port.interface in self._pins.state.own_qdiscs)
 
     @property
     def kinds(self) -> Mapping[int, str]:
         return {number: a.kind for number, a in self._attachments.items()}
 
     def close(self) -> None:
+        """End; what is pinned goes on by itself."""
         self._watch.close()
         with self._lock:
             for attachment in self._attachments.values():
-                attachment.detach()
+                if self._pins:
+                    attachment.leave()
+                else:
+                    attachment.detach()
             self._attachments.clear()
-            self.cpu.remove()
+            if not self._pins:
+                self.cpu.remove()
             self._claims.release()
 
 
@@ -298,6 +398,10 @@ class LinkWatch:
         self._thread.join(timeout=2)
         for s in (self._events, self._stop, self._stopped):
             s.close()
+
+
+def _is_there(port: Port) -> bool:
+    return port.interface in (name for _, name in socket.if_nameindex())
 
 
 def _ifindex(port: Port) -> int:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from . import libbpf
+from .backing import Backing
 from .bmv2_json import Action
 from .compiler import GROUP_SLOTS
 from .compiler.layouts import ProfileLayout
-from .compiler.slots import fill
-from .entries import Call, EntryExists, EntryMissing, TableFull
+from .encoding import Call, decode_value, encode_value
+from .entries import EntryExists, EntryMissing, TableFull
+from .notebook import Place
 
 HIDDEN = 1 << 31
 """Members and groups from here on belong to one-shot entries."""
@@ -34,15 +35,51 @@ class ProfileStore:
     """The members and groups of one action profile."""
 
     def __init__(
-        self, layout: ProfileLayout, maps: libbpf.Object, actions: Mapping[int, Action]
+        self, layout: ProfileLayout, backing: Backing, actions: Mapping[int, Action]
     ) -> None:
         self.layout = layout
+        self._notes = backing.notes
+        maps = backing.maps
         self.members: dict[int, Call] = {}
         self.groups: dict[int, Group] = {}
         self._actions = actions
         self._members = maps.map(f"members_{layout.ident}")
         self._groups = maps.map(f"groups_{layout.ident}") if layout.selector else None
         self._hidden = HIDDEN
+        if backing.resumed:
+            self._recall()
+
+    def _recall(self) -> None:
+        """What a process before this one left in the maps."""
+        for key, value in self._members.items(4, 8 + 8 * self.layout.arguments):
+            (number,) = struct.unpack("=I", key)
+            self.members[number] = decode_value(self._actions, value)[0]
+        if self._groups:
+            for key, value in self._groups.items(4, 4 + 4 * GROUP_SLOTS):
+                (number,) = struct.unpack("=I", key)
+                count, *slots = struct.unpack(f"={1 + GROUP_SLOTS}I", value)
+                self.groups[number] = self._recall_group(number, slots[:count])
+        self._hidden = max([HIDDEN, *self.members, *self.groups])
+
+    def _recall_group(self, number: int, slots: list[int]) -> Group:
+        for line in self._notes.candidates(self._place(number)):
+            members, max_size = line
+            group = Group(tuple((member, weight) for member, weight in members), max_size)
+            if spread(group.members) == slots:
+                self._notes.recall(self._place(number), line)
+                return group
+        # Of a one-shot entry, whose weights are in its note.
+        return Group(tuple((member, 1) for member in dict.fromkeys(slots)))
+
+    def forget_hidden(self, used: Set[int]) -> None:
+        """Forget hidden groups but for those that an entry uses, and members that are in none."""
+        for number in [n for n in self.groups if n >= HIDDEN and n not in used]:
+            self.delete_group(number)
+        for number in [n for n in self.members if n >= HIDDEN and not self.groups_of(n)]:
+            self.delete_member(number)
+
+    def _place(self, group: int) -> Place:
+        return ("group", self.layout.name, group)
 
     def hidden_number(self) -> int:
         """A number for a member or a group that no controller uses."""
@@ -73,9 +110,7 @@ class ProfileStore:
             raise EntryMissing(f"{self.layout.name} has no member {number}") from None
 
     def _put_member(self, number: int, call: Call) -> None:
-        filled = fill(self._actions[call.action], call.arguments)
-        padded = filled + [0] * (self.layout.arguments - len(filled))
-        value = struct.pack(f"=II{len(padded)}Q", call.action, 0, *padded)
+        value = encode_value(self._actions[call.action], call, 0, self.layout.arguments)
         self._members.update(struct.pack("=I", number), value)
         self.members[number] = call
 
@@ -94,6 +129,7 @@ class ProfileStore:
         if self._groups:
             self._groups.delete(struct.pack("=I", number))
         del self.groups[number]
+        self._notes.forget(self._place(number))
 
     def group(self, number: int) -> Group:
         try:
@@ -114,6 +150,8 @@ class ProfileStore:
             )
         padded = slots + [0] * (GROUP_SLOTS - len(slots))
         value = struct.pack(f"=I{GROUP_SLOTS}I", len(slots), *padded)
+        if number < HIDDEN:
+            self._notes.write(self._place(number), [group.members, group.max_size])
         try:
             self._groups.update(struct.pack("=I", number), value)
         except OSError as error:

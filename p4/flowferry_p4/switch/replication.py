@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from . import libbpf
 from .compiler import REPLICAS
 from .entries import TableFull
+
+_VALUE = struct.Struct(f"=II{2 * REPLICAS}I")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ReplicationMap:
             raise TableFull(f"{len(replicas)} replicas are too many; {REPLICAS} is the most")
         pairs = [number for r in replicas for number in (r.port, r.instance)]
         padded = pairs + [0] * (2 * REPLICAS - len(pairs))
-        value = struct.pack(f"=II{2 * REPLICAS}I", len(replicas), limit, *padded)
+        value = _VALUE.pack(len(replicas), limit, *padded)
         try:
             self._map.update(struct.pack("=I", number), value)
         except OSError as error:
@@ -38,3 +40,13 @@ class ReplicationMap:
 
     def delete(self, number: int) -> None:
         self._map.delete(struct.pack("=I", number))
+
+    def items(self) -> Iterator[tuple[int, list[Replica], int]]:
+        """Numbers with their replicas and limits."""
+        for key, value in self._map.items(4, _VALUE.size):
+            count, limit, *pairs = _VALUE.unpack(value)
+            replicas = [
+                Replica(port, instance)
+                for port, instance in zip(pairs[::2], pairs[1::2], strict=True)
+            ]
+            yield struct.unpack("=I", key)[0], replicas[:count], limit

@@ -14,7 +14,8 @@ from .bmv2_json import Program, Table
 from .cells import Counts
 from .compiler import GROUP, MEMBER
 from .compiler.names import mask
-from .entries import Call, Entry, FieldMatch, Key
+from .encoding import Call, FieldMatch, Key
+from .entries import Entry
 from .errors import BadProgram
 from .rpc_errors import RpcFailure, invalid, not_found
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,11 @@ class CompiledProgram:
     value_sets: dict[str, TableLayout] = field(default_factory=dict)
     digests: dict[int, DigestLayout] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
+
+    @property
+    def code(self) -> str:
+        """Tells programs apart that do not share their maps."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
 
 def compile_program(program: Program, cpu_port: int, framed: bool = False) -> CompiledProgram:

@@ -34,3 +34,12 @@ def fill(action: Action, values: Sequence[int]) -> list[int]:
             slots.append(value >> 64)
         slots.append(value & mask(64))
     return slots
+
+
+def join(action: Action, slots: Sequence[int]) -> tuple[int, ...]:
+    """The arguments that were cut into slots; there may be more slots than they take."""
+    rest = iter(slots)
+    return tuple(
+        next(rest) << 64 | next(rest) if is_wide(parameter.width) else next(rest)
+        for parameter in action.parameters
+    )

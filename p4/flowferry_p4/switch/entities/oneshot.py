@@ -10,7 +10,8 @@ from finsy.proto import p4i, p4r
 
 from ..compiler import GROUP
 from ..dataplane import Dataplane
-from ..entries import Call, Entry, TableStore
+from ..encoding import Call
+from ..entries import Entry, TableStore
 from ..profiles import HIDDEN, Group, ProfileStore
 from ..rpc_errors import invalid, unimplemented
 from ..schema import Schema, TableSchema
@@ -24,6 +25,21 @@ class OneShots:
         self.dataplane = dataplane
         self.schema = schema
         self._infos = {p.preamble.name: p for p in schema.profiles.values()}
+        if dataplane.backing.resumed:
+            self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        """A process before this one may have ended between a group and the entry it was for."""
+        for name, profile in self.dataplane.profiles.items():
+            profile.forget_hidden(
+                {
+                    entry.call.arguments[0]
+                    for store in self.dataplane.tables.values()
+                    if store.layout.profile == name
+                    for entry in store
+                    if entry.call.action == GROUP
+                }
+            )
 
     def profile(self, store: TableStore) -> ProfileStore:
         return self.dataplane.profiles[store.layout.profile or ""]

@@ -10,7 +10,8 @@ from finsy.proto import p4i, p4r
 
 from ..compiler import GROUP, MEMBER
 from ..dataplane import Dataplane
-from ..entries import Call, TableStore
+from ..encoding import Call
+from ..entries import TableStore
 from ..profiles import HIDDEN, Group, ProfileStore
 from ..rpc_errors import RpcFailure, invalid, not_found, unimplemented
 from ..schema import Schema, TableSchema

@@ -9,6 +9,7 @@ from finsy.proto import p4r
 
 from ..dataplane import Dataplane
 from ..entries import EntryExists, EntryMissing
+from ..notebook import Notebook, Place
 from ..replication import Replica, ReplicationMap
 from ..rpc_errors import invalid, unimplemented
 from .handler import DELETE, INSERT, MODIFY, Undo
@@ -20,10 +21,24 @@ _INSTANCE_BITS = 16
 class _Lists:
     """Messages by number, as they were written, beside the map that holds their replicas."""
 
-    def __init__(self, replicas: ReplicationMap, what: str) -> None:
+    def __init__(self, replicas: ReplicationMap, what: str, notes: Notebook) -> None:
         self.replicas = replicas
         self.what = what
         self.messages: dict[int, p4r.PacketReplicationEngineEntry] = {}
+        self._notes = notes
+
+    def _place(self, number: int) -> Place:
+        return (self.what, number)
+
+    def recall(self) -> None:
+        """Find the messages that fit what a process before this one left in the map."""
+        for number, replicas, limit in self.replicas.items():
+            for line in self._notes.candidates(self._place(number)):
+                message = p4r.PacketReplicationEngineEntry.FromString(bytes.fromhex(line))
+                if _content(message) == (replicas, limit):
+                    self.messages[number] = message
+                    self._notes.recall(self._place(number), line)
+                    break
 
     def write(
         self,
@@ -62,12 +77,14 @@ class _Lists:
         limit: int,
         message: p4r.PacketReplicationEngineEntry,
     ) -> None:
+        self._notes.write(self._place(number), message.SerializeToString().hex())
         self.replicas.write(number, replicas, limit)
         self.messages[number] = message
 
     def _delete(self, number: int) -> None:
         self.replicas.delete(number)
         del self.messages[number]
+        self._notes.forget(self._place(number))
 
     def read(self, number: int) -> Iterator[p4r.Entity]:
         numbers = (
@@ -81,8 +98,12 @@ class Replication:
     """The packet replication engine."""
 
     def __init__(self, dataplane: Dataplane) -> None:
-        self._groups = _Lists(dataplane.multicast_groups, "multicast group")
-        self._sessions = _Lists(dataplane.clone_sessions, "clone session")
+        notes = dataplane.backing.notes
+        self._groups = _Lists(dataplane.multicast_groups, "multicast group", notes)
+        self._sessions = _Lists(dataplane.clone_sessions, "clone session", notes)
+        if dataplane.backing.resumed:
+            self._groups.recall()
+            self._sessions.recall()
 
     def write(self, kind: int, message: p4r.PacketReplicationEngineEntry) -> Undo:
         lists, number = self._of(message)

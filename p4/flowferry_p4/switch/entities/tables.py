@@ -11,7 +11,8 @@ from finsy.proto import p4r
 from ..cells import Counts, Rates
 from ..compiler import GROUP, MEMBER
 from ..dataplane import Dataplane
-from ..entries import Call, Entry, Note, TableStore
+from ..encoding import Call
+from ..entries import Entry, Note, TableStore
 from ..rpc_errors import invalid, not_found
 from ..schema import Schema, TableSchema, counter_data
 from .handler import DELETE, INSERT, MODIFY, Undo, only_modify
@@ -97,12 +98,15 @@ class TableEntries:
         store = self.tables.store(table)
         key = table.key(message)
         call, forget = self._call(table, store, message)
+        counts = counts_of(message.counter_data)
+        given = message.HasField("meter_config")
+        info = self.schema.direct_meters.get(table.id)
+        rates = rates_of(message.meter_config, info) if given and info else None
         try:
-            entry = store.insert(key, call, _note(message))
+            store.insert(key, call, _note(message), counts, rates)
         except BaseException:
             forget()
             raise
-        self._put_resources(table, entry, message)
         return lambda: self.one_shots.forget(store, store.delete(key))
 
     def _modify(self, table: TableSchema, message: p4r.TableEntry) -> Undo:
@@ -142,7 +146,7 @@ class TableEntries:
 
         def undo() -> None:
             call = self.one_shots.again(table, store, entry)
-            state.restore(store, store.insert(entry.key, call, entry.note))
+            store.insert(entry.key, call, entry.note, state.counts, state.rates)
 
         return undo
 

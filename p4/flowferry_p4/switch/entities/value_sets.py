@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from finsy.proto import p4i, p4r
 
 from ..dataplane import Dataplane
-from ..entries import EntryExists, FieldMatch, Key
+from ..encoding import FieldMatch, Key
+from ..entries import EntryExists
 from ..rpc_errors import invalid, not_found, unimplemented
 from ..schema import Schema, canonical, parse_bytes
 from ..value_sets import ValueSetStore

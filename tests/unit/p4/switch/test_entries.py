@@ -6,19 +6,28 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flowferry_p4.switch.bmv2_json import load
-from flowferry_p4.switch.compiler import Kind, TableLayout
+from flowferry_p4.switch.compiler import GROUP, Kind, TableLayout
+from flowferry_p4.switch.compiler.names import mask
 from flowferry_p4.switch.compiler.tables import lay_out
-from flowferry_p4.switch.entries import (
+from flowferry_p4.switch.encoding import (
     Call,
     FieldMatch,
     Key,
+    decode_key,
+    decode_reference,
+    decode_rule,
+    decode_value,
     encode_key,
+    encode_reference,
     encode_rule,
     encode_value,
+    key_size,
+    rule_size,
 )
 
 from tests.unit.p4.switch.small_program import action, key, small
@@ -97,7 +106,7 @@ def test_rules_of_every_match_kind() -> None:
     masks = (0x1FF, 0xF0, 0xFFFFFFFF, 0, 0xFF00)
     lows = (5, 0x10, 10, 0, 0xAB00)
     highs = (5, 0x10, 20, 0, 0xAB00)
-    assert got == struct.pack("=15Q", *masks, *lows, *highs)
+    assert got == struct.pack("=16Q", *masks, *lows, *highs, 0)
 
 
 def test_values_are_padded_to_the_longest_action() -> None:
@@ -141,4 +150,42 @@ def test_wide_rules() -> None:
     got = encode_rule(made, entry((5 << 64, high), (7, 0)))
     assert got == b"".join(
         value.to_bytes(16, sys.byteorder) for value in (high, 0xFFFF, 5 << 64, 7, 5 << 64, 7)
-    )
+    ) + bytes(8)
+
+
+@pytest.mark.parametrize("kinds", [("exact",) * 4, ("exact", "exact", "lpm", "exact")])
+def test_keys_are_read_back(kinds: tuple[str, ...]) -> None:
+    """What a process left in a map is found there by the next one."""
+    keys = [key(kind, "ethernet", name) for kind, name in zip(kinds, "abcd", strict=True)]
+    made = layout(keys, "lpm" if "lpm" in kinds else "exact", WIDE_FIELDS)
+    for third in ((0xAB00, 8), (0xABCD, 16), (0, 0)) if "lpm" in kinds else ((0xABCD, 0),):
+        original = entry((5 << 64 | 1, 0), (7 << 90, 0), third, (9, 0))
+        encoded = encode_key(made, original)
+        assert len(encoded) == key_size(made)
+        assert decode_key(made, encoded) == original
+
+
+@pytest.mark.parametrize("fields", [WIDE_FIELDS, [[n, 16, False] for n in "abcde"]])
+def test_rules_are_read_back(fields: list[list[Any]]) -> None:
+    names = [field[0] for field in fields]
+    fields = [*fields, ["e", 24, False]] if "e" not in names else fields
+    kinds = ("ternary", "range", "exact", "optional", "lpm")
+    keys = [key(kind, "ethernet", name) for kind, name in zip(kinds, "abcde", strict=True)]
+    made = layout(keys, "range", fields)
+    for matches in (
+        ((0x10, 0xF0), (10, 20), (5, 0), (3, mask(fields[3][1])), (0xA000, 4)),
+        ((0, 0), (0, mask(fields[1][1])), (0, 0), (0, 0), (0, 0)),
+    ):
+        original = replace(entry(*matches), priority=0x7FFFFFFF)
+        encoded = encode_rule(made, original)
+        assert len(encoded) == rule_size(made)
+        assert decode_rule(made, encoded + b"value") == original
+
+
+def test_calls_are_read_back() -> None:
+    document = small()
+    document["actions"].append(action(2, "wide", parameters={"a": 9, "b": 128, "c": 9}))
+    actions = load(json.dumps(document)).actions
+    for call in (Call(0), Call(1, (510,)), Call(2, (1, 2 << 64 | 3, 4))):
+        assert decode_value(actions, encode_value(actions[call.action], call, 7, 5)) == (call, 7)
+    assert decode_reference(encode_reference(Call(GROUP, (9,)), 7)) == (Call(GROUP, (9,)), 7)
