@@ -55,9 +55,11 @@ def _check_containers(title: str, pod: Pod) -> None:
     sidecars = [c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy")]
     terminals = [c["name"] for c in spec["containers"] if c.get("tty") or c.get("stdin")]
     owner = controller_of(pod).get("kind")
+    ipv6 = [one["ip"] for one in pod["status"].get("podIPs", []) if ":" in one["ip"]]
     owners = [owner] if owner not in (None, "ReplicaSet") else []
     refused = [
         ("init containers that go on running (sidecars)", sidecars),
+        ("IPv6 addresses, which the copy would not get", ipv6),
         ("containers with a terminal or standard input", terminals),
         ("a controller that would replace it at once", owners),
     ]

@@ -50,7 +50,8 @@ options:
     description:
       - The address that the workload gets under O(strategy=rewrite), or an IPv4 and an IPv6 address
         with a comma between them, if it has both. Not needed when the
-        destination has the workload's namespace with an address already.
+        destination has the workload's namespace with an address already, nor for a pod, to which
+        the destination's pod network then gives one.
     type: str
   kubeconfig:
     description:
@@ -120,6 +121,17 @@ overflow_packets:
   description: Packets that did not fit the buffer and were dropped.
   returned: when moved
   type: int
+way:
+  description:
+    - How the copy of a pod comes by its checkpoint. V(waiting) is made before the hold, and its
+      runtime waits for the image.
+  returned: for a pod that is not on its destination yet
+  type: str
+  sample: waiting
+why:
+  description: Why it is this way.
+  returned: for a pod that is not on its destination yet
+  type: str
 source:
   description: The node where the workload was.
   returned: success

@@ -51,6 +51,8 @@ class Workload(ABC):
     """The command that starts {name}, for messages."""
     operations: ClassVar[tuple[str, ...]] = ()
     """Methods that the keeper asks for beyond those of this class."""
+    is_given_address: ClassVar[bool] = False
+    """Whether the destination itself chooses an address for a copy that is to get another one."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:

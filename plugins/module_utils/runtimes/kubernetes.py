@@ -8,7 +8,6 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from contextlib import suppress
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import endpoint as endpoints
+from .. import pod_network
 from ..cgroup import Freezer, memory_bytes
-from ..commands import run
+from ..checkpoint.archive import rewrite_archive
 from ..cri.base import ContainerRuntime
 from ..cri.found import container_runtime
 from ..criu import check_criu, check_space
@@ -26,8 +26,6 @@ from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
 from .base import About, Workload
 
-CNI_STATE = Path("/var/lib/cni/flowferry")
-MOVED = "moved"
 KUBELET_ROOT = "/var/lib/kubelet"
 # A killed container is gone within this time (seconds), or something is wrong.
 PATIENCE = 20.0
@@ -42,7 +40,11 @@ class KubernetesPod(Workload):
     removal = "kubectl delete pod {name}"
     start = "kubectl apply -f MANIFEST"
     name_pattern = r"[a-z0-9-]+/[a-z0-9.-]+"
-    operations = ("inspect", "serve_images", "asked", "restored", "settle")
+    operations = (
+        *("inspect", "serve_images", "asked", "restored", "settle"),
+        *("addressing", "copy_addresses", "keep_address", "free_address"),
+    )
+    is_given_address = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -111,6 +113,11 @@ class KubernetesPod(Workload):
                 return Path(f"/proc/{pid}/ns/net")
         raise FlowferryError("not_running", f"{self.title} has ended by itself")
 
+    def addressing(self, address: str = "") -> dict[str, Any]:
+        """How this node gives addresses to pods, and which sandbox here has this one."""
+        owner = pod_network.owner(address) if address else ""
+        return {**pod_network.settings(), "owner": owner}
+
     # -- prepare
 
     def prepare_source(self, about: About) -> None:
@@ -138,6 +145,10 @@ class KubernetesPod(Workload):
         """Whether the runtime waits for the image of every container: the copy is warm."""
         promises = [self._images.promise(_checkpoint_of(name)) for name in about["containers"]]
         return all(promise.asked.wait(0.2) for promise in promises)
+
+    def copy_addresses(self, about: About) -> list[str]:
+        """What the copy's sandbox got."""
+        return pod_network.addresses_of(about["copy_uid"])
 
     @property
     def _images(self) -> ImageServer:
@@ -182,6 +193,10 @@ class KubernetesPod(Workload):
 
     # -- destination
 
+    def rewrite(self, about: About, directory: Path, addresses: dict[str, str]) -> None:
+        for name in about["containers"]:
+            rewrite_archive(directory / f"{name}.tar", addresses, in_place=True)
+
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
         for name in about["containers"]:
@@ -219,6 +234,7 @@ class KubernetesPod(Workload):
                 self._runtime.pull(reference)
         self._runtime.remove_images(sorted(checkpoints - set(about["images"].values())))
         self._runtime.forget([])
+        pod_network.claim(about["copy_address"])
         self._close_server()
 
     def _server_at(self, reference: str) -> ImageServer:
@@ -237,6 +253,14 @@ class KubernetesPod(Workload):
 
     # -- either
 
+    def keep_address(self, address: str) -> None:
+        """The pod has moved away with its address."""
+        pod_network.keep_reserved(address)
+
+    def free_address(self, address: str) -> None:
+        """A pod that had moved away with this address has another one now."""
+        pod_network.free(address)
+
     def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """End what the pod ``about["remove_uid"]`` has on this node; the cable goes first.
 
@@ -244,9 +268,8 @@ class KubernetesPod(Workload):
         """
         self._close_server()
         uid = about["remove_uid"]
-        cut_cable(endpoint.address)
-        if uid == about["uid"]:
-            _keep_reserved(endpoint.address)
+        if endpoint.address:
+            pod_network.cut_cable(endpoint.address)
         self._remove_archives(about)
         deadline = time.monotonic() + PATIENCE
         while pids := self._end_containers(uid):
@@ -302,17 +325,3 @@ def kubelet_root() -> str:
             roots = [word.partition("=")[2] for word in words if word.startswith("--root-dir=")]
             return roots[-1] if roots else KUBELET_ROOT
     return KUBELET_ROOT
-
-
-def cut_cable(address: str) -> None:
-    """Take away the interface that the address is behind, if it is on this node."""
-    for route in json.loads(run(["ip", "-j", "route", "show", f"{address}/32"]) or "[]"):
-        if route.get("dev", "").startswith("veth"):
-            run(["ip", "link", "delete", route["dev"]])
-
-
-def _keep_reserved(address: str) -> None:
-    """The address is in use elsewhere now: this node must not give it to another pod."""
-    reservation = CNI_STATE / address
-    if reservation.exists():
-        reservation.write_text(MOVED)

@@ -118,6 +118,14 @@ class Cluster:
         items: list[Pod] = found["items"]
         return items
 
+    def pods_with_address(self, address: str) -> list[Pod]:
+        """Pods of any namespace that have an address and have not ended."""
+        query = f"?fieldSelector={quote(f'status.podIP={address}')}"
+        found = self._ask("GET", "/api/v1/pods" + query)
+        assert found is not None
+        ended = ("Succeeded", "Failed")
+        return [pod for pod in found["items"] if pod["status"].get("phase") not in ended]
+
     def create_pod(self, pod: Pod) -> Pod:
         created = self._ask("POST", _pods(pod["metadata"]["namespace"]), pod)
         assert created is not None

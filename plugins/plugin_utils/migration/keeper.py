@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import threading
-from ipaddress import ip_address
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -59,6 +58,7 @@ class Keeper:
         strategy = for_plan(self.session, plan)
         strategy.check()
         summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
+        summary |= {key: plan["about"][key] for key in ("way", "why") if key in plan["about"]}
         if self.order["check_mode"]:
             return summary
         return {**summary, **self._move(plan, strategy).run()}
@@ -176,7 +176,7 @@ class Keeper:
             return {"destination_endpoint": endpoint, "warm": False}
         helper, namespace = self.helpers[self.order["destination"]], endpoint["namespace"]
         found = helper.call("find_endpoint", namespace=namespace)
-        if not wanted and found is None:
+        if not wanted and found is None and not self.workload.is_given_address:
             raise _address_mismatch(
                 "address_strategy=rewrite needs the address that the workload gets: give "
                 f"destination_address, or make the namespace {namespace} on the destination with "
@@ -189,7 +189,6 @@ class Keeper:
                 f"not {', '.join(wanted)}; leave destination_address out, or remove the namespace "
                 "there"
             )
-        _check_pairs(old, addresses_of(new))
         return {"destination_endpoint": new, "warm": found is not None}
 
     def watch_playbook(self) -> None:
@@ -210,17 +209,6 @@ class Keeper:
 
 def _list_of(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _check_pairs(old: list[str], new: list[str]) -> None:
-    """Each address gets another one of its version."""
-    versions = [[ip_address(address).version for address in ends] for ends in (old, new)]
-    if versions[0] != versions[1] or set(old) & set(new):
-        raise _address_mismatch(
-            f"address_strategy=rewrite needs another address for each that the workload has "
-            f"({', '.join(old)}), of the same IP version; given: {', '.join(new)}. Give others as "
-            "destination_address (with a comma between two), or use address_strategy=keep"
-        )
 
 
 def _address_mismatch(message: str) -> FlowferryError:

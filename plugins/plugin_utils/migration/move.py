@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from flowferry_p4.client.errors import P4Error
+from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .remote import HelperLost, NodeHelper
@@ -58,7 +59,6 @@ class Move:
     ) -> None:
         self.plan = plan
         self.strategy = strategy
-        self.traffic = strategy.traffic
         self.source = source
         self.destination = destination
         self.journal = journal
@@ -69,6 +69,11 @@ class Move:
         self.image_bytes = 0
         # What the source sends after this is not part of the checkpoint.
         self.frozen_at = 0.0
+
+    @property
+    def traffic(self) -> EndpointTraffic:
+        """Of both ends; another one when the destination has said which address the copy has."""
+        return self.strategy.traffic
 
     # -- phases
 
@@ -116,12 +121,16 @@ class Move:
 
     def _prepare(self) -> None:
         about, peer = self.plan["about"], self.plan["destination"]
-        self.destination.call(
+        endpoint = self.destination.call(
             "prepare_destination",
             about=about,
             endpoint=self.plan["destination_endpoint"],
-            rewrites=bool(self.strategy.changed_addresses()),
+            rewrites=self.plan["strategy"] == "rewrite",
         )
+        if endpoint:
+            self.strategy.learn(endpoint)
+            # What is made at the switch from here on, whoever comes next has to find.
+            self.journal.write(self.plan, "prepare")
         self.source.call("prepare_source", about=about, host=peer["address"], port=peer["port"])
         self.strategy.prepare()
 

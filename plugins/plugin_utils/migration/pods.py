@@ -24,10 +24,11 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
 )
 
 from .cluster import Cluster, Pod
+from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
+from .pod_addresses import address_of_copy, new_endpoint
 from .remote import NodeHelper
 
 WORKLOAD_LABEL = "flowferry.io/workload"
-ADDRESS_ANNOTATION = "flowferry.io/address"
 IMAGES_ANNOTATION = "flowferry.io/images"
 # Of which pod a copy is one, by its uid.
 SOURCE_ANNOTATION = "flowferry.io/source"
@@ -39,6 +40,12 @@ RESTORE_LIMIT = 60.0
 ASIDE_LIMIT = 1.0
 # The kubelet calls the copy ready within this time after the commit.
 READY_LIMIT = 30.0
+# How the copy comes by its checkpoint, and why so: docs/architecture.md has what others would cost.
+WAY = "waiting"
+WHY = (
+    "the copy is made before the hold and waits for its image; to make it afterwards (cold), or to "
+    "exchange the image of one that runs (patch), takes longer while packets are held"
+)
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 # A container that waits for one of these reasons will not start by itself.
 FATAL = {
@@ -88,6 +95,8 @@ class PodHelper:
             "describe": self._describe,
             "check_source": self._check_source,
             "check_destination": self._check_destination,
+            "find_endpoint": self._find_endpoint,
+            "new_endpoint": self._new_endpoint,
             "prepare_source": self._prepare_source,
             "prepare_destination": self._prepare_destination,
             "checkpoint": self._checkpoint,
@@ -150,6 +159,8 @@ class PodHelper:
             "copy": self._free_name(pod),
             "manifest": pod,
             "containers": containers,
+            "way": WAY,
+            "why": WHY,
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             # There is no namespace by name that would have to be made: the runtime makes it.
             "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
@@ -181,21 +192,33 @@ class PodHelper:
         self.cluster.connect_kubelet(node)
         self.remote.call("check_destination", about=about)
 
+    def _find_endpoint(self, namespace: str) -> None:
+        """There is no namespace before the copy."""
+
+    def _new_endpoint(self, namespace: str, addresses: list[str]) -> dict[str, Any]:
+        """What the copy is to have under another address; this node chooses where none is given."""
+        return new_endpoint(self.cluster, self.node, self._remotes, namespace, addresses)
+
     # -- prepare
 
     def _prepare_source(self, about: dict[str, Any], host: str, port: int) -> None:
         self.remote.call("prepare_source", about=about, host=host, port=port)
 
     def _prepare_destination(
-        self, about: dict[str, Any], endpoint: dict[str, str], **others: Any
-    ) -> None:
-        """The copy is made now and waits for its image, so that its sandbox is warm."""
+        self, about: dict[str, Any], endpoint: dict[str, Any], **others: Any
+    ) -> dict[str, Any]:
+        """The copy is made now and waits for its image, so that its sandbox is warm.
+
+        And so it has its address, which is told: this node may have chosen it.
+        """
         self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
         about["images"] = self.remote.call("serve_images", about=about)
         created = self.cluster.create_pod(copy_of(about, self.node, endpoint["address"]))
         about["copy_node"] = self.node
         about["copy_uid"] = created["metadata"]["uid"]
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
+        about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
+        return {**endpoint, "address": about["copy_address"]}
 
     def _wait(
         self,
@@ -258,9 +281,15 @@ class PodHelper:
         """The source is not needed any more: the copy takes over its place in the cluster."""
         self._remotes[about["copy_node"]].call("settle", about=about)
         self._take_over(about)
+        address = endpoint["address"]
+        if about["copy_address"] == address:
+            self.remote.call("keep_address", address=address)
         self.cluster.delete_pod(about["namespace"], about["pod"], about["uid"])
         end = {**about, "remove_uid": about["uid"]}
         self.remote.call("remove", about=end, endpoint=endpoint)
+        if about["copy_address"] != address:
+            for remote in self._remotes.values():  # wherever it has been with that address
+                remote.call("free_address", address=address)
 
     def _take_over(self, about: dict[str, Any]) -> None:
         """Give the copy the labels of the source, and its controller, which then has one too many.
@@ -270,7 +299,9 @@ class PodHelper:
         """
         source = about["manifest"]
         labels = {**source["metadata"].get("labels", {}), WORKLOAD_LABEL: self.name}
-        metadata: dict[str, Any] = {"labels": labels}
+        # A sandbox that is made anew some day is to have the address that the switch leads to.
+        address = {ADDRESS_ANNOTATION: about["copy_address"]}
+        metadata: dict[str, Any] = {"labels": labels, "annotations": address}
         owner = controller_of(source)
         if owner:
             self._wait_until_ready(about)
@@ -372,7 +403,7 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
             "labels": {} if controller_of(source) else _own_labels(source),
             "annotations": {
                 **_own_annotations(source),
-                ADDRESS_ANNOTATION: address,
+                **({ADDRESS_ANNOTATION: address} if address else {}),
                 SOURCE_ANNOTATION: about["uid"],
                 IMAGES_ANNOTATION: json.dumps(original, sort_keys=True),
             },
@@ -389,4 +420,5 @@ def _own_labels(source: Pod) -> dict[str, str]:
 
 def _own_annotations(source: Pod) -> dict[str, str]:
     annotations = source["metadata"].get("annotations", {})
-    return {key: value for key, value in annotations.items() if key != DELETION_COST}
+    not_its_own = (DELETION_COST, ADDRESS_ANNOTATION)
+    return {key: value for key, value in annotations.items() if key not in not_its_own}

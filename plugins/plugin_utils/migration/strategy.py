@@ -10,6 +10,7 @@ entries; then the last one to be written decides whether the redirect took place
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from ipaddress import ip_address
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -18,14 +19,18 @@ from flowferry_p4.client.traffic import EndpointTraffic
 
 
 def addresses_of(endpoint: dict[str, Any]) -> list[str]:
-    """The addresses of an endpoint, as Endpoint.as_dict() has them; the first one decides."""
-    return [endpoint["address"], *endpoint.get("others", [])]
+    """The addresses of an endpoint, as Endpoint.as_dict() has them; the first one decides.
+
+    There are none while the destination has not chosen yet.
+    """
+    return [one for one in (endpoint["address"], *endpoint.get("others", [])) if one]
 
 
 class Strategy(ABC):
     """Entries at the switch for one planned migration; every method can be repeated."""
 
     def __init__(self, session: Session, plan: dict[str, Any]) -> None:
+        self._session = session
         self.plan = plan
         self.old = addresses_of(plan["endpoint"])
         self.new = addresses_of(plan["destination_endpoint"])
@@ -41,6 +46,17 @@ class Strategy(ABC):
                 f"the endpoint {self.old[0]} is held at the switch already, by another migration "
                 "or controller; wait for it, or delete its entries in hold_to and hold_from",
             )
+
+    def learn(self, endpoint: dict[str, Any]) -> None:
+        """Before the hold: the endpoint that the destination has given to the copy.
+
+        One that is refused is not taken into the plan: its entries are somebody else's.
+        """
+        if endpoint != self.plan["destination_endpoint"]:
+            learned = type(self)(self._session, {**self.plan, "destination_endpoint": endpoint})
+            learned.check()
+            self.plan["destination_endpoint"] = endpoint
+            self.new, self.traffic = learned.new, learned.traffic
 
     @abstractmethod
     def changed_addresses(self) -> dict[str, str]:
@@ -107,6 +123,8 @@ class Rewrite(Strategy):
 
     def check(self) -> None:
         super().check()
+        if self.new:
+            _check_pairs(self.old, self.new)
         if not self.traffic.backends(self.old[0]):
             raise FlowferryError(
                 "no_service",
@@ -136,7 +154,8 @@ class Rewrite(Strategy):
 
     def is_redirected(self) -> bool:
         # A switch that has neither has lost its tables: that is no redirect.
-        return bool(self.traffic.backends(self.new[0])) and not self.traffic.backends(self.old[0])
+        old, new = self.old[0], self.new[0] if self.new else None
+        return bool(new and self.traffic.backends(new)) and not self.traffic.backends(old)
 
     def lead_back(self) -> None:
         for old, new in self.changed_addresses().items():
@@ -153,6 +172,18 @@ class Rewrite(Strategy):
         for address in addresses:
             self.traffic.forget_replies(address)
             self.traffic.forget_route(address)
+
+
+def _check_pairs(old: list[str], new: list[str]) -> None:
+    """Each address gets another one of its version."""
+    versions = [[ip_address(address).version for address in ends] for ends in (old, new)]
+    if versions[0] != versions[1] or set(old) & set(new):
+        raise FlowferryError(
+            "address_mismatch",
+            f"address_strategy=rewrite needs another address for each that the workload has "
+            f"({', '.join(old)}), of the same IP version; given: {', '.join(new)}. Give others as "
+            "destination_address (with a comma between two), or use address_strategy=keep",
+        )
 
 
 STRATEGIES: dict[str, type[Strategy]] = {"keep": Keep, "rewrite": Rewrite}

@@ -106,6 +106,11 @@ class FakeCluster:
     def _pods(
         self, verb: str, name: str, body: dict[str, Any], query: dict[str, list[str]]
     ) -> Answer:
+        if verb == "list" and "fieldSelector" in query:
+            address = query["fieldSelector"][0].removeprefix("status.podIP=")
+            return 200, {
+                "items": [p for p in self.pods.values() if p["status"].get("podIP") == address]
+            }
         if verb == "list":
             key, _, value = query["labelSelector"][0].partition("=")
             found = [p for p in self.pods.values() if p["metadata"]["labels"].get(key) == value]

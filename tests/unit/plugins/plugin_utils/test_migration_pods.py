@@ -24,6 +24,7 @@ ANSWERS = {
     "serve_images": {"redis": "127.0.0.1:1/redis:restore"},
     "asked": True,
     "restored": True,
+    "copy_addresses": ["198.19.0.100"],
 }
 
 
@@ -33,10 +34,13 @@ class Node:
     def __init__(self, name: str) -> None:
         self.node = name
         self.asked: list[str] = []
-        self.answers = dict(ANSWERS)
+        self.answers: dict[str, Any] = dict(ANSWERS)
+        self.told: dict[str, Any] = {}
+        """The address that an operation was last asked with."""
 
-    def call(self, operation: str, **_: Any) -> Any:
+    def call(self, operation: str, *, address: str = "", **_: Any) -> Any:
         self.asked.append(operation)
+        self.told[operation] = address
         return self.answers.get(operation)
 
     def goodbye(self) -> None:
@@ -105,6 +109,62 @@ def test_the_copy_takes_the_place_of_the_source(rig: Rig) -> None:
     rig.move()
     assert list(rig.cluster.pods) == ["redis-moved"]
     assert rig.cluster.pods["redis-moved"]["spec"]["nodeName"] == "node2"
+
+
+def test_a_kept_address_is_reserved_before_its_sandbox_can_end(rig: Rig) -> None:
+    """The kubelet begins to take the sandbox away as soon as the pod is deleted."""
+    about = rig.prepare()
+    deleted_then: list[bool] = []
+    source = rig.nodes["node1"]
+    known = source.call
+
+    def call(operation: str, **arguments: Any) -> Any:
+        if operation == "keep_address":
+            deleted_then.append("redis" not in rig.cluster.pods)
+        return known(operation, **arguments)
+
+    source.call = call  # type: ignore[method-assign]
+    rig.helpers["node1"].call("remove", about=about, endpoint=about["endpoint"])
+    assert deleted_then == [False]
+    assert source.told["keep_address"] == "198.19.0.100"
+    assert all("free_address" not in node.asked for node in rig.nodes.values())
+
+
+@pytest.mark.parametrize("asked_for", ["", "198.19.0.160"])
+def test_under_another_address_the_old_one_is_freed(rig: Rig, asked_for: str) -> None:
+    source, destination = (rig.helpers[name] for name in NODES)
+    rig.cluster.pods["redis"]["metadata"]["annotations"] = {"flowferry.io/address": "198.19.0.100"}
+    rig.nodes["node2"].answers["copy_addresses"] = ["198.19.0.160"]
+    about = rig.plan()
+    endpoint = {**about["endpoint"], "address": asked_for}
+    got = destination.call("prepare_destination", about=about, endpoint=endpoint)
+    assert got["address"] == "198.19.0.160"
+    copy = rig.cluster.pods["redis-moved"]
+    assert copy["metadata"]["annotations"].get("flowferry.io/address", "") == asked_for
+    source.call("remove", about=about, endpoint=about["endpoint"])
+    assert copy["metadata"]["annotations"]["flowferry.io/address"] == "198.19.0.160"
+    assert "keep_address" not in rig.nodes["node1"].asked
+    assert {node.told["free_address"] for node in rig.nodes.values()} == {"198.19.0.100"}
+
+
+def test_a_copy_with_another_address_than_was_asked_for_is_not_restored(rig: Rig) -> None:
+    rig.nodes["node2"].answers["copy_addresses"] = ["198.19.0.160"]
+    with pytest.raises(FlowferryError, match=r"the address 198.19.0.160, not 198.19.0.100"):
+        rig.prepare()
+
+
+def test_an_address_is_taken_while_its_pod_has_not_ended(rig: Rig) -> None:
+    network = {"network": "198.19.0.0/24", "gateway": "198.19.0.254", "owner": ""}
+    for node in rig.nodes.values():
+        node.answers["addressing"] = {**network, "first": "198.19.0.128", "last": "198.19.0.159"}
+    rig.nodes["node1"].answers["addressing"] = {"owner": ""}
+    other = rig.cluster.pods["other"] = pod("other")
+    other["status"]["podIP"] = "198.19.0.130"
+    arguments = {"namespace": "pod-1", "addresses": ["198.19.0.130"]}
+    with pytest.raises(FlowferryError, match="belongs to pod default/other"):
+        rig.helpers["node2"].call("new_endpoint", **arguments)
+    other["status"]["phase"] = "Succeeded"
+    assert rig.helpers["node2"].call("new_endpoint", **arguments)["address"] == "198.19.0.130"
 
 
 def test_the_rights_asked_for_are_those_of_the_manifest() -> None:

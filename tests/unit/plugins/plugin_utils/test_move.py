@@ -46,6 +46,8 @@ class World:
         self.redirected = False
         self.holds: set[str] = set()
         self.guards: set[int] = set()
+        self.chosen: dict[str, Any] | None = None
+        """The endpoint that the destination chooses for the copy."""
         self.log: list[str] = []
 
     def do(self, operation: str, change: dict[str, Any]) -> None:
@@ -88,7 +90,9 @@ class Helper:
 
     def call(self, operation: str, **_: Any) -> Any:
         self.world.do(operation, EFFECTS.get(operation, {}))
-        return {"size": 1}
+        chosen = self.world.chosen
+        answers = {"transfer": {"size": 1}, "freeze": True, "prepare_destination": chosen}
+        return answers.get(operation)
 
 
 class Traffic:
@@ -124,6 +128,9 @@ class Strategy:
     def __init__(self, world: World) -> None:
         self.world = world
         self.traffic = Traffic(world)
+
+    def learn(self, endpoint: dict[str, Any]) -> None:
+        self.world.do("learn", {})
 
     def changed_addresses(self) -> dict[str, str]:
         return {"198.19.0.1": "198.19.0.2"}
@@ -185,6 +192,33 @@ def test_everything_in_its_order(journal: journals.Journal) -> None:
     assert world.log.index("remove") < world.log.index("unguard 1")
     assert (world.heard(), world.guards, world.holds) == (["copy"], set(), set())
     assert journal.read() is None and result["warnings"] == []
+
+
+def test_what_the_destination_chooses_is_known_before_the_switch_is_written_to(
+    journal: journals.Journal,
+) -> None:
+    """And it is in the journal by then, for whoever has to undo it."""
+    world = World("prepare_switch")
+    world.chosen = {**ENDPOINT, "address": "198.19.0.2"}
+    written: list[str] = []
+    moving = move(world, journal)
+    moving.journal.write = (
+        lambda plan, phase: written.append(  # type: ignore[method-assign]
+            f"{phase} after {world.log[-1:]}"
+        )
+    )
+    with pytest.raises(FlowferryError, match="prepare_switch"):
+        moving.run()
+    assert written == ["prepare after []", "prepare after ['learn']"]
+    assert world.log[:4] == ["prepare_destination", "learn", "prepare_source", "prepare_switch"]
+
+
+def test_a_chosen_address_that_is_refused_is_no_harm(journal: journals.Journal) -> None:
+    world = World("learn")
+    world.chosen = ENDPOINT
+    with pytest.raises(FlowferryError, match="The source serves on"):
+        move(world, journal).run()
+    assert (world.heard(), world.copy, journal.read()) == (["source"], "absent", None)
 
 
 BEFORE = ["prepare_destination", "prepare_source", "prepare_switch"]

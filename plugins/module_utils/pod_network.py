@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's pod network: which addresses a pod got, and which ones are kept for whom.
+
+What a pod got is in the cache that libcni, which runs the plugins for every container runtime,
+keeps of their results. Reservations are those of this project's address manager (the role
+pod_network): a file for each address with the sandbox that has it, or "moved" when its pod has
+moved away with it. It has both, in two lines, while the one is about to take the other's place: a
+source that ends, or a copy that may yet be given up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from .commands import run
+
+RESULTS = Path("/var/lib/cni/results")
+NETWORKS = Path("/etc/cni/net.d")
+MANAGER = "flowferry-ipam"
+STATE = Path("/var/lib/cni/flowferry")
+MOVED = "moved"
+
+
+def addresses_of(pod_uid: str) -> list[str]:
+    """The addresses that the network gave to a pod's sandbox on this node."""
+    found = []
+    for file in sorted(RESULTS.iterdir()) if RESULTS.is_dir() else []:
+        try:
+            cached = json.loads(file.read_bytes())
+        except (OSError, ValueError):  # it comes, or goes, at this moment
+            continue
+        if ["K8S_POD_UID", pod_uid] in (cached.get("cniArgs") or []):
+            ips = (cached.get("result") or {}).get("ips") or []
+            found += [ip_interface(one["address"]).ip for one in ips]
+    return [str(one) for one in found if not one.is_loopback]  # whose interface is cached, too
+
+
+def settings() -> dict[str, Any]:
+    """Of this project's address manager on this node; empty when another one gives addresses."""
+    for file in sorted(NETWORKS.glob("*.conflist")):
+        for plugin in json.loads(file.read_text()).get("plugins", []):
+            found: dict[str, Any] = plugin.get("ipam") or {}
+            if found.get("type") == MANAGER:
+                network = ip_interface(f"{found['gateway']}/{found['prefix']}").network
+                return {
+                    "first": found["rangeStart"],
+                    "last": found["rangeEnd"],
+                    "gateway": found["gateway"],
+                    "network": str(network),
+                }
+    return {}
+
+
+def owner(address: str) -> str:
+    """The sandbox on this node that has a reservation; empty when there is none."""
+    lines = _lines(address)
+    return "" if lines[0] == MOVED else lines[0]
+
+
+def keep_reserved(address: str) -> None:
+    """Its pod moves away with it: when the sandbox ends, no other one here is to get it."""
+    _change(address, lambda lines: [*dict.fromkeys([lines[0], MOVED])] if lines[0] else [])
+
+
+def claim(address: str) -> None:
+    """A pod has come back to stay: the reservation is its own, and ends with it."""
+    _change(address, lambda lines: lines[:1])
+
+
+def free(address: str) -> None:
+    """No pod has it any more, wherever it had moved."""
+    _change(address, lambda lines: [] if lines[0] == MOVED else lines[:1])
+
+
+def _lines(address: str) -> list[str]:
+    file = STATE / str(ip_address(address))
+    return (file.read_text().split() if file.exists() else []) or [""]
+
+
+def _change(address: str, change: Callable[[list[str]], list[str]]) -> None:
+    if not STATE.is_dir():
+        return
+    with _locked():
+        file = STATE / str(ip_address(address))
+        lines = _lines(address)
+        after = change(lines)
+        if not any(after):
+            file.unlink(missing_ok=True)
+        elif after != lines:
+            file.write_text("\n".join(after))
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """As the address manager locks it."""
+    with (STATE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def cut_cable(address: str) -> None:
+    """Take away the interface that the address is behind, if it is on this node."""
+    for route in json.loads(run(["ip", "-j", "route", "show", f"{address}/32"]) or "[]"):
+        if route.get("dev", "").startswith("veth"):
+            run(["ip", "link", "delete", route["dev"]])
