@@ -189,6 +189,8 @@ class Helper:
         self._context = tls_context(operations.certificates, server=True)
         self._last_use = time.monotonic()
         self._finished = threading.Event()
+        self._busy = threading.Lock()
+        """Held while the keeper's request is carried out."""
 
     def serve(self) -> None:
         """Until the keeper says goodbye, is gone, or nobody has come for a while."""
@@ -197,6 +199,15 @@ class Helper:
             if time.monotonic() - self._last_use > IDLE_LIMIT:
                 break
         self._operations.clean()
+
+    def end_when_idle(self) -> None:
+        """Another helper is to take over: finish what the keeper asked for, and end."""
+
+        def finish() -> None:
+            with self._busy:
+                self._finished.set()
+
+        threading.Thread(target=finish, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
@@ -223,7 +234,9 @@ class Helper:
                 name = request.pop("op")
                 if name == "goodbye":
                     break
-                lines.send(_answer(handlers[name], request))
+                with self._busy:
+                    answer = _answer(handlers[name], request)
+                lines.send(answer)
         finally:
             self._finished.set()
 
@@ -244,20 +257,24 @@ def end_previous(workload: Workload) -> None:
     pid_file = STATE / f"helper-{workload.file_name}.pid"
     if not pid_file.exists():
         return
-    pid, started = pid_file.read_text().split()
-    if _start_time(int(pid)) == started:
-        _await_commands(int(pid))
-        for child in _descendants(int(pid)):
-            _kill(child)
-        _kill(int(pid))
-    pid_file.unlink()
+    text, started = pid_file.read_text().split()
+    pid = int(text)
+    if _start_time(pid) == started:
+        commands = [(child, _start_time(child)) for child in _descendants(pid)]
+        os.kill(pid, signal.SIGTERM)
+        # What it runs comes to its end: a dump that is killed harms what it dumps.
+        _await_end(pid, started, PATIENCE)
+        _kill(pid)
+        for child, born in commands:
+            if _start_time(child) == born:
+                _kill(child)
+    pid_file.unlink(missing_ok=True)
 
 
-def _await_commands(pid: int) -> None:
-    """Let what the helper runs come to its end: a dump that is killed harms what it dumps."""
-    deadline = time.monotonic() + PATIENCE
-    while _descendants(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+def _await_end(pid: int, started: str, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while _start_time(pid) == started and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _kill(pid: int) -> None:
@@ -334,6 +351,7 @@ def _become_helper(
     try:
         operations = Operations(workload, certificates)
         helper = Helper(operations, listener)
+        signal.signal(signal.SIGTERM, lambda *_: helper.end_when_idle())
         pid_file = STATE / f"helper-{workload.file_name}.pid"
         temporary = pid_file.with_suffix(".new")
         temporary.write_text(f"{os.getpid()} {_start_time(os.getpid())}")

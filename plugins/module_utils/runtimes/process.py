@@ -10,13 +10,16 @@ the source before the hold and on the destination by the restore; what is in it 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
 from ..commands import run
-from ..criu import check_open_files, check_pipes, check_space, complaints, link
+from ..criu import check_open_files, check_pipes, check_space, link
+from ..criu_service import CriuService
 from ..errors import FlowferryError
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
@@ -25,12 +28,15 @@ from .base import PATIENCE, About, Workload
 _KERNEL_DATA = Path("/run/criu.kdat")
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 # The switch holds the traffic, so CRIU need not lock the network. Cgroups stay as they are.
-_OPTIONS = ["--tcp-established", "--network-lock", "skip", "--manage-cgroups=ignore"]
-_OPTIONS += ["--file-locks", "--log-file", "criu.log"]
-# Files that were deleted while they were open are part of the checkpoint, up to this size.
-_OPTIONS += ["--ghost-limit", "64M"]
-# Puts itself, and so whatever it becomes or starts, into the cgroup whose file is named first.
-_ENTER = 'echo $$ >"$0" && exec "$@"'
+_OPTIONS = {
+    "tcp_established": True,
+    "network_lock": "SKIP",
+    "manage_cgroups": True,
+    "manage_cgroups_mode": "IGNORE",
+    "file_locks": True,
+    "ghost_limit": 64 << 20,
+}
+"""Of CRIU. Files that were deleted while they were open go along, up to the limit in bytes."""
 
 
 class ProcessTree(Workload):
@@ -41,6 +47,10 @@ class ProcessTree(Workload):
     listing = "ip netns list"
     removal = "ip netns pids {name} | xargs kill"
     start = "setsid nsenter --net=/run/netns/{name} PROGRAM"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._service: CriuService | None = None
 
     @property
     def namespace(self) -> Path:
@@ -168,6 +178,7 @@ class ProcessTree(Workload):
         while missing := self._outside_freezer():
             for pid in missing:
                 inside.write_text(str(pid))
+        self._service = CriuService(self.namespace)
 
     def _outside_freezer(self) -> set[int]:
         return {process.pid for process in in_network(self.namespace)} - set(self.freezer.pids())
@@ -179,6 +190,7 @@ class ProcessTree(Workload):
         last = max(about["ids"])
         if int(_LAST_PID.read_text()) < last:
             _LAST_PID.write_text(str(last))
+        self._service = CriuService(self.namespace, self.freezer.path)
 
     def _prepare(self) -> None:
         self.moved_files.forget()
@@ -192,6 +204,7 @@ class ProcessTree(Workload):
         self.freezer.freeze()
 
     def resume(self, about: About) -> None:
+        self._let_criu_go()
         self.moved_files.forget()
         self.freezer.thaw()
 
@@ -199,12 +212,15 @@ class ProcessTree(Workload):
         images, files = directory / "images", directory / "files"
         images.mkdir()
         files.mkdir()
-        self._criu(
-            "checkpoint_failed",
-            images,
-            ["dump", "--tree", str(about["pid"]), "--leave-running"]
-            + ["--freeze-cgroup", str(self.freezer.path)],
-        )
+        with self._criu() as criu:
+            criu.dump(
+                images,
+                PATIENCE,
+                pid=about["pid"],
+                leave_running=True,
+                freeze_cgroup=str(self.freezer.path),
+                **_OPTIONS,
+            )
         pids = self.freezer.pids()
         (directory / "processes.json").write_text(json.dumps(pids))
         self.moved_files.write(about["id"], open_files.pack(open_files.find(pids), files))
@@ -214,7 +230,8 @@ class ProcessTree(Workload):
     def restore(self, about: About, directory: Path) -> None:
         self.moved_files.write(about["id"], open_files.packed(directory / "files"))
         open_files.unpack(directory / "files")
-        self._criu("restore_failed", directory / "images", ["restore", "--restore-detached"])
+        with self._criu(self.freezer.path) as criu:
+            criu.restore(directory / "images", PATIENCE, **_OPTIONS)
         wanted = set(json.loads((directory / "processes.json").read_text()))
         missing = wanted - set(self.freezer.pids())
         if missing:
@@ -222,23 +239,28 @@ class ProcessTree(Workload):
                 "restore_failed", f"{self.title}: processes {sorted(missing)} ended at once"
             )
 
-    def _criu(self, code: str, images: Path, command: list[str]) -> None:
-        """Run CRIU in the network namespace; to restore, in the workload's cgroup as well."""
-        inside = str(self.freezer.path / "cgroup.procs")
-        enter = ["sh", "-c", _ENTER, inside] if command[0] == "restore" else []
+    @contextmanager
+    def _criu(self, cgroup: Path | None = None) -> Iterator[CriuService]:
+        """The CRIU that was started in prepare; a new one for a helper that has not seen that."""
+        service, self._service = self._service, None
+        service = service or CriuService(self.namespace, cgroup)
         try:
-            run(
-                ["nsenter", f"--net={self.namespace}", *enter, "criu", *command]
-                + ["--images-dir", str(images), *_OPTIONS],
-                timeout=PATIENCE,
-            )
+            yield service
         except FlowferryError as error:
-            reason = complaints(images / "criu.log") or str(error)
-            raise FlowferryError(code, f"{self.title}: {reason}", error.details) from error
+            raise FlowferryError(error.code, f"{self.title}: {error}", error.details) from error
+        finally:
+            service.close()
+
+    def _let_criu_go(self) -> None:
+        """One that was not needed is in the namespace, as if it belonged to the workload."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
 
     # -- either
 
     def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        self._let_criu_go()
         endpoints.remove(endpoint)
         self.freezer.end()
         self.moved_files.remove_files(about["id"])

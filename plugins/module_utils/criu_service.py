@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CRIU by its RPC interface: started beforehand, so that a request finds it warm.
+
+`criu swrk` is CRIU's own way to serve one request over a socket that it inherits (criu.org/RPC; the
+messages are those of rpc.proto, which pycriu has). Started by its command line CRIU needs 5 ms more
+for a dump, all of it while the workload stands still.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .criu import complaints
+from .errors import FlowferryError
+
+LOG = "criu.log"
+_LARGEST_ANSWER = 1 << 16
+# Puts itself, and so whatever it becomes or starts, into the cgroup whose file is named first.
+_ENTER = 'echo $$ >"$0" && exec "$@"'
+
+
+@cache
+def _rpc() -> Any:
+    """pycriu's classes of CRIU's messages. The first call takes a tenth of a second."""
+    try:
+        return importlib.import_module("pycriu.rpc_pb2")
+    except ImportError as error:
+        raise FlowferryError(
+            "pycriu_missing",
+            f"Python cannot import pycriu, which speaks with CRIU ({error}); install Debian's "
+            "python3-pycriu, as the role criu does, and have Ansible use the system's Python",
+        ) from error
+
+
+class CriuService:
+    """One CRIU that runs in a network namespace, and waits for its one request.
+
+    ``cgroup`` is a directory of a hierarchy of version 1 that it, and so what it restores, is in.
+    It ends by itself when this object or its process does, unless it is at work.
+    """
+
+    def __init__(self, namespace: Path, cgroup: Path | None = None) -> None:
+        _rpc()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        enter = ["sh", "-c", _ENTER, str(cgroup / "cgroup.procs")] if cgroup else []
+        with theirs:
+            self._process = subprocess.Popen(
+                ["nsenter", f"--net={namespace}", *enter, "criu", "swrk", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def dump(self, images: Path, timeout: float, **options: Any) -> None:
+        """Dump into the directory ``images``; ``options`` are fields of rpc.proto's criu_opts."""
+        self._request("DUMP", "checkpoint_failed", images, timeout, options)
+
+    def restore(self, images: Path, timeout: float, **options: Any) -> None:
+        """Restore from the directory ``images``; the processes go on without CRIU."""
+        self._request("RESTORE", "restore_failed", images, timeout, options)
+
+    def _request(
+        self, kind: str, code: str, images: Path, timeout: float, options: dict[str, Any]
+    ) -> None:
+        rpc = _rpc()
+        request = rpc.criu_req(type=getattr(rpc, kind))
+        # A directory is named by its path where the descriptor, a required field, is -1.
+        fields = {"images_dir_fd": -1, "images_dir": str(images), "log_file": LOG, **options}
+        for name, value in fields.items():
+            setattr(request.opts, name, getattr(rpc, value) if _is_constant(value) else value)
+        answer = rpc.criu_resp()
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.send(request.SerializeToString())
+            answer.ParseFromString(self._socket.recv(_LARGEST_ANSWER))
+        except socket.timeout:
+            # A dump is not killed: CRIU has put code of its own into the processes.
+            raise FlowferryError(code, f"CRIU did not answer within {timeout:g} s") from None
+        except OSError as error:
+            raise FlowferryError(code, f"CRIU is gone: {error}") from error
+        if not answer.success:
+            reason = complaints(images / LOG) or answer.cr_errmsg
+            raise FlowferryError(code, reason or f"CRIU ended with error {answer.cr_errno}")
+
+    def close(self) -> None:
+        """An idle one ends; what it has restored goes on."""
+        self._socket.close()
+        with suppress(subprocess.TimeoutExpired):  # at work on a request that took too long
+            self._process.wait(timeout=5.0)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether an option is the name of one of rpc.proto's constants, such as ``SKIP``."""
+    return isinstance(value, str) and value.isupper()
