@@ -9,7 +9,6 @@ for a dump, all of it while the workload stands still.
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 import subprocess
 from contextlib import suppress

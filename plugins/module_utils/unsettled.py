@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP connections of a network namespace that only its kernel knows: no checkpoint has them.
+"""What only the kernel of a network namespace knows, so that no checkpoint has it.
 
 CRIU dumps the sockets that processes have. A connection that no program has accepted yet makes it
 give up; one that is still being set up, or that the program has closed while data was under way, it
-does not see at all, and the client of such a connection would be reset by the copy.
+does not see at all, and the client of such a connection would be reset by the copy. Datagrams that
+a program has not read yet would be lost.
 """
 
 from __future__ import annotations
@@ -32,10 +33,13 @@ _REQUEST = struct.Struct("=BBxxI48x")
 # Family, state, timer, retransmissions; ports, addresses, interface, cookie; expiry, receive and
 # send queue, user, inode.
 _SOCKET = struct.Struct("=BBxB2s2s16s16s4x8x4xII4xI")
-# States of a TCP socket that are asked for: net/tcp_states.h
+# States of a socket that are asked for: net/tcp_states.h
 _SYN_RECV, _FIN_WAIT1, _LAST_ACK, _LISTEN, _CLOSING = 3, 4, 9, 10, 11
 _CLOSED = {_FIN_WAIT1, _LAST_ACK, _CLOSING}
-_STATES = sum(1 << state for state in (_SYN_RECV, _LISTEN, *_CLOSED))
+_STATES = {
+    socket.IPPROTO_TCP: sum(1 << state for state in (_SYN_RECV, _LISTEN, *_CLOSED)),
+    socket.IPPROTO_UDP: 0xFFFFFFFF,  # those of UDP mean little
+}
 _CLONE_NEWNET = 0x40000000
 # A client that has left so many retransmissions unanswered is not waited for.
 _GONE = 3
@@ -48,7 +52,7 @@ class _Socket:
     local: str
     remote: str
     received: int
-    """Of a listening socket: connections that have not been accepted."""
+    """Of a listening socket, connections that have not been accepted; of UDP, bytes not read."""
     unacknowledged: int
     inode: int
     """0 when no process has it."""
@@ -64,13 +68,18 @@ class Unsettled:
     """Connections that the program has closed, but whose client lacks data yet."""
     handshakes: list[str] = field(default_factory=list)
     """Connections that are being set up: the client's answer is under way."""
+    unread: list[str] = field(default_factory=list)
+    """Sockets with datagrams that the program has not read yet."""
 
     def __bool__(self) -> bool:
-        return bool(self.not_accepted or self.undelivered or self.handshakes)
+        return bool(self.not_accepted or self.undelivered or self.handshakes or self.unread)
 
     def refuse(self, title: str) -> None:
-        """Why the workload cannot be frozen like this. A handshake is no reason: whoever has not
-        ended it by now is far away, or gone."""
+        """Why the workload cannot be frozen like this.
+
+        A handshake is no reason: whoever has not ended it by now is far away, or gone. Nor are
+        datagrams: a program that has not read them by now may never do so, and they may be lost.
+        """
         if self.not_accepted:
             listed = ", ".join(f"{n} at {where}" for where, n in sorted(self.not_accepted.items()))
             raise FlowferryError(
@@ -95,8 +104,11 @@ def look(network: Path) -> Unsettled:
         return found
     with _diagnosis(network) as netlink:
         for family in (socket.AF_INET, socket.AF_INET6):
-            for one in _sockets(netlink, family):
+            for one in _sockets(netlink, family, socket.IPPROTO_TCP):
                 _judge(one, found)
+            for one in _sockets(netlink, family, socket.IPPROTO_UDP):
+                if one.received:
+                    found.unread.append(f"{one.received} bytes at {one.local}")
     return found
 
 
@@ -149,8 +161,8 @@ def _enter(network: Path) -> None:
             raise OSError(number, os.strerror(number), str(network))
 
 
-def _sockets(netlink: socket.socket, family: int) -> Iterator[_Socket]:
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, _STATES)
+def _sockets(netlink: socket.socket, family: int, protocol: int) -> Iterator[_Socket]:
+    body = _REQUEST.pack(family, protocol, _STATES[protocol])
     size = _HEADER.size + len(body)
     netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + body)
     while True:

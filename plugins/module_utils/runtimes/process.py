@@ -204,7 +204,6 @@ class ProcessTree(Workload):
         self.freezer.freeze()
 
     def resume(self, about: About) -> None:
-        self._let_criu_go()
         self.moved_files.forget()
         self.freezer.thaw()
 

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -25,8 +26,9 @@ from .journal import Journal
 from .remote import HelperLost, NodeHelper
 from .strategy import Strategy
 
-# Answers that are under way when requests are stopped get this long (seconds) to leave.
-DRAIN = 0.005
+# Answers that are under way when requests are stopped get this long (seconds) to leave. Those that
+# take longer are given by the copy: what was asked is in the checkpoint.
+DRAIN = 0.002
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -140,20 +142,28 @@ class Move:
         with self.phase("hold"):
             self.traffic.hold_ingress()
             self._freeze()
-            self.traffic.hold_egress()
             self.frozen_at = time.monotonic()
         with self.phase("checkpoint"):
-            self.source.call("checkpoint", about=about)
+            self._ask(self.source, "checkpoint", self.traffic.hold_egress)
         with self.phase("transfer"):
             self.image_bytes = self.source.call("transfer")["size"]
         if addresses:
             with self.phase("rewrite"):
                 self.destination.call("rewrite", about=about, addresses=addresses)
         with self.phase("restore"):
-            self.destination.call("restore", about=about)
+            guard = partial(self.traffic.guard, self.plan["source"]["switch_port"])
+            self._ask(self.destination, "restore", guard)
         with self.phase("redirect"):
-            self.traffic.guard(self.plan["source"]["switch_port"])
             self.strategy.redirect()
+
+    def _ask(self, helper: NodeHelper, operation: str, meanwhile: Callable[[], None]) -> Any:
+        """The result of a helper's operation; what is done ``meanwhile`` does not wait for it."""
+        answer = helper.begin(operation, about=self.plan["about"])
+        try:
+            meanwhile()
+        finally:
+            result = answer()
+        return result
 
     def _freeze(self) -> None:
         """Stop the source, as soon as it has accepted every connection that its kernel has taken.

@@ -11,6 +11,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -111,6 +112,12 @@ class PodHelper:
         if woven is not None:
             return woven(**arguments)
         return self.remote.call(operation, **arguments)
+
+    def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
+        """Ask for an operation; what concerns the cluster is done when its result is waited for."""
+        if operation in self._woven:
+            return partial(self.call, operation, **arguments)
+        return self.remote.begin(operation, **arguments)
 
     def goodbye(self) -> None:
         self.remote.goodbye()

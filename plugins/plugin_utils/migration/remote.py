@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -30,6 +31,9 @@ class NodeHelper(Protocol):
     def call(self, operation: str, **arguments: Any) -> Any:
         """The result of an operation; its error is raised here."""
 
+    def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
+        """Ask for an operation; what is returned waits for its result, and is to be called."""
+
     def goodbye(self) -> None:
         """The helper may end."""
 
@@ -53,8 +57,18 @@ class RemoteHelper:
 
     def call(self, operation: str, **arguments: Any) -> Any:
         """The result of an operation of the helper; its error is raised here, naming the node."""
+        return self.begin(operation, **arguments)()
+
+    def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
+        """Ask for an operation; what is returned waits for its result, before the next is begun."""
         try:
             self._lines.send({"op": operation, **arguments})
+        except OSError as error:
+            raise HelperLost(self.node, str(error)) from error
+        return self._answer
+
+    def _answer(self) -> Any:
+        try:
             answer = self._lines.receive()
         except OSError as error:
             raise HelperLost(self.node, str(error)) from error

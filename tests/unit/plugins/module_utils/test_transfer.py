@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,50 @@ class Receiver:
             assert lines.receive() == {"hello": "transfer"}
             try:
                 self.intact = transfer.receive(lines, self.directory)
-            except FlowferryError as error:
+            except (FlowferryError, ssl.SSLError) as error:
                 self.error = error
 
     def join(self) -> None:
         self.thread.join(10)
         self.listener.close()
+
+
+class Meddler:
+    """Stands between sender and receiver, and changes a bit of each piece when it is told to."""
+
+    def __init__(self, port: int) -> None:
+        self.meddles = threading.Event()
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._run)]
+
+    def __enter__(self) -> Meddler:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _run(self) -> None:
+        near, _ = self._listener.accept()
+        far = socket.create_connection(("127.0.0.1", self._target))
+        back = threading.Thread(target=self._pass_on, args=(far, near, False))
+        back.start()
+        self._threads.append(back)
+        self._pass_on(near, far, True)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, meddles: bool) -> None:
+        with suppress(OSError):
+            while data := bytearray(source.recv(1 << 16)):
+                if meddles and self.meddles.is_set():
+                    data[-1] ^= 1
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -109,11 +148,35 @@ def test_a_file_that_belongs_elsewhere_is_refused(
     assert list(receiver.directory.parent.rglob("*")) == [receiver.directory]
 
 
-def test_a_damaged_file_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
-    wrong = hashlib.sha256(b"other").hexdigest()
-    send_raw(sender, {"name": "file", "size": 1}, b"x", {"sha256": wrong})
+def test_a_missing_file_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
+    send_raw(sender, {"name": "file", "size": 1}, b"x", {"files": 2})
     receiver.join()
     assert receiver.intact is False
+
+
+def test_a_bit_that_changes_on_the_way_is_noticed(tmp_path: Path, receiver: Receiver) -> None:
+    """TLS does that, so that nothing here has to."""
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "pages.img").write_bytes(os.urandom(1 << 16))
+    with Meddler(receiver.port) as meddler:
+        context = transfer.tls_context(CERTIFICATES, server=False)
+        sender = transfer.Sender("127.0.0.1", meddler.port, context, timeout=5.0)
+        meddler.meddles.set()
+        with pytest.raises((FlowferryError, OSError)):
+            sender.send(tmp_path / "sent")
+        sender.close()
+    receiver.join()
+    assert receiver.intact is None and isinstance(receiver.error, ssl.SSLError)
+
+
+def test_a_file_that_shrinks_meanwhile_is_noticed(
+    tmp_path: Path, sender: transfer.Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "file").write_bytes(b"short")
+    monkeypatch.setattr(transfer, "_size_of", lambda file: 6)
+    with pytest.raises(FlowferryError, match="file became shorter while it was sent"):
+        sender.send(tmp_path / "sent")
 
 
 def test_a_stream_that_ends_early_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:

@@ -84,8 +84,22 @@ def test_data_of_a_closed_connection(listener: socket.socket, opened: ExitStack)
     wait_until(lambda: not any(name in one for one in look(OWN).undelivered), "it has arrived")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_datagrams_that_have_not_been_read(host: str, opened: ExitStack) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    server = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    server.bind((host, 0))
+    client = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    name = name_of(server)
+    assert not any(name in one for one in look(OWN).unread)
+    client.sendto(b"datagram", server.getsockname()[:2])
+    wait_until(lambda: any(name in one for one in look(OWN).unread), "a datagram waits")
+    server.recv(100)
+    assert not any(name in one for one in look(OWN).unread)
+
+
 def test_only_what_a_client_would_miss_is_refused() -> None:
-    Unsettled(handshakes=["192.0.2.1:5 to 192.0.2.2:80"]).refuse("it")
+    Unsettled(handshakes=["192.0.2.1:5 to 192.0.2.2:80"], unread=["8 bytes at :7000"]).refuse("it")
     with pytest.raises(FlowferryError, match="300 bytes to 192") as raised:
         Unsettled(undelivered=["300 bytes to 192.0.2.1:5"]).refuse("it")
     assert raised.value.code == "undelivered"

@@ -7,6 +7,8 @@ anything or after; what happens to the workload follows from what they were aske
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +95,18 @@ class Helper:
         chosen = self.world.chosen
         answers = {"transfer": {"size": 1}, "freeze": True, "prepare_destination": chosen}
         return answers.get(operation)
+
+    def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
+        """It is done before what happens meanwhile; its result comes afterwards."""
+        try:
+            result = self.call(operation, **arguments)
+        except FlowferryError as error:
+            return partial(_raise, error)
+        return lambda: result
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 class Traffic:
@@ -185,10 +199,13 @@ def test_everything_in_its_order(journal: journals.Journal) -> None:
     moved = ["checkpoint", "transfer", "rewrite", "restore", "redirect", "release"]
     names = [phase["name"] for phase in result["phases"]]
     assert names == ["prepare", "hold", *moved, "clean"]
-    steps = ["hold_ingress", "freeze", "hold_egress", *moved, "remove"]
-    positions = [world.log.index(step) for step in steps]
-    assert positions == sorted(positions)
-    assert world.log.index("guard 1") < world.log.index("redirect")
+    for steps in (
+        ["hold_ingress", "freeze", *moved, "remove"],
+        ["freeze", "hold_egress", "transfer"],  # beside the checkpoint
+        ["transfer", "guard 1", "redirect"],  # beside the restore
+    ):
+        positions = [world.log.index(step) for step in steps]
+        assert positions == sorted(positions)
     assert world.log.index("remove") < world.log.index("unguard 1")
     assert (world.heard(), world.guards, world.holds) == (["copy"], set(), set())
     assert journal.read() is None and result["warnings"] == []
@@ -320,7 +337,14 @@ def test_connections_are_accepted_before_the_source_is_frozen(journal: journals.
     begun.source.call = _busy_source(world, [False, False])  # type: ignore[method-assign]
     begun.run()
     held = world.log[world.log.index("hold_ingress") : world.log.index("hold_egress") + 1]
-    assert held == ["hold_ingress", "let_through", "let_through", "freeze", "hold_egress"]
+    assert held == [
+        "hold_ingress",
+        "let_through",
+        "let_through",
+        "freeze",
+        "checkpoint",
+        "hold_egress",
+    ]
     assert world.heard() == ["copy"]
 
 
