@@ -81,12 +81,16 @@ class CriuService:
         try:
             self._socket.settimeout(timeout)
             self._socket.send(request.SerializeToString())
-            answer.ParseFromString(self._socket.recv(_LARGEST_ANSWER))
+            data = self._socket.recv(_LARGEST_ANSWER)
         except socket.timeout:
             # A dump is not killed: CRIU has put code of its own into the processes.
             raise FlowferryError(code, f"CRIU did not answer within {timeout:g} s") from None
         except OSError as error:
             raise FlowferryError(code, f"CRIU is gone: {error}") from error
+        if not data:
+            reason = complaints(images / LOG)
+            raise FlowferryError(code, reason or "CRIU ended without an answer")
+        answer.ParseFromString(data)
         if not answer.success:
             reason = complaints(images / LOG) or answer.cr_errmsg
             raise FlowferryError(code, reason or f"CRIU ended with error {answer.cr_errno}")
