@@ -7,6 +7,7 @@ anything or after; what happens to the workload follows from what they were aske
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,8 @@ class World:
         self.redirected = False
         self.holds: set[str] = set()
         self.guards: set[int] = set()
+        self.routed: set[str] = set()
+        """Addresses of copies that the switch has entries for."""
         self.chosen: dict[str, Any] | None = None
         """The endpoint that the destination chooses for the copy."""
         self.log: list[str] = []
@@ -139,18 +142,24 @@ class Traffic:
 class Strategy:
     """The redirect alone."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, plan: dict[str, Any]) -> None:
         self.world = world
+        self.plan = plan
         self.traffic = Traffic(world)
+
+    @property
+    def new(self) -> set[str]:
+        return {self.plan["destination_endpoint"]["address"]} - {""}
 
     def learn(self, endpoint: dict[str, Any]) -> None:
         self.world.do("learn", {})
+        self.plan["destination_endpoint"] = endpoint
 
     def changed_addresses(self) -> dict[str, str]:
         return {"198.19.0.1": "198.19.0.2"}
 
     def prepare(self) -> None:
-        self.world.do("prepare_switch", {})
+        self.world.do("prepare_switch", {"routed": self.world.routed | self.new})
 
     def redirect(self) -> None:
         self.world.do("redirect", {"redirected": True})
@@ -165,7 +174,7 @@ class Strategy:
         self.world.do("forget_old", {})
 
     def forget_new(self) -> None:
-        self.world.do("forget_new", {})
+        self.world.do("forget_new", {"routed": self.world.routed - self.new})
 
 
 @pytest.fixture
@@ -180,10 +189,12 @@ def move(
     aborted: list[bool] | None = None,
     accept_timeout: float = 1.0,
 ) -> Move:
+    """Of an unfinished migration, as the journal has it; else the one of PLAN."""
     flags = iter(aborted or [])
+    plan = copy.deepcopy((journal.read() or {"plan": PLAN})["plan"])
     return Move(
-        PLAN,
-        Strategy(world),  # type: ignore[arg-type]  # played, not subclassed
+        plan,
+        Strategy(world, plan),  # type: ignore[arg-type]  # played, not subclassed
         Helper(world),  # type: ignore[arg-type]
         Helper(world),  # type: ignore[arg-type]
         journal,
@@ -371,12 +382,16 @@ def test_whoever_asked_is_gone(journal: journals.Journal, phases_before: int) ->
     assert journal.read() is None
 
 
+@pytest.mark.parametrize("chooses", [False, True], ids=["known", "chosen"])
 @pytest.mark.parametrize("step", range(1, 60))
 def test_a_keeper_that_dies_at_any_step_leaves_what_the_next_one_can_end(
-    journal: journals.Journal, step: int
+    journal: journals.Journal, monkeypatch: pytest.MonkeyPatch, step: int, chooses: bool
 ) -> None:
     """Killed between two operations; then one serves, everywhere the same one."""
     world = World()
+    if chooses:
+        world.chosen = {**ENDPOINT, "address": "198.19.0.2"}
+        monkeypatch.setitem(PLAN, "destination_endpoint", {**ENDPOINT, "address": ""})
 
     class Killed(BaseException):
         pass
@@ -388,14 +403,21 @@ def test_a_keeper_that_dies_at_any_step_leaves_what_the_next_one_can_end(
             raise Killed
         done(operation, change)
 
-    world.do = counted  # type: ignore[method-assign]
+    write = journal.write
+
+    def journaled(plan: dict[str, Any], phase: str) -> None:
+        counted("journal", {})
+        write(plan, phase)
+
+    world.do, journal.write = counted, journaled  # type: ignore[method-assign]
     try:
         move(world, journal).run()
     except Killed:
         assert len(world.heard()) <= 1
-        world.do = done  # type: ignore[method-assign]
+        world.do, journal.write = done, write  # type: ignore[method-assign]
         if journal.read() is not None:
             move(world, journal).recover()
     assert world.heard() == ["copy" if world.redirected else "source"]
     assert (world.copy == "running") is world.redirected
+    assert bool(world.routed) is world.redirected
     assert (world.guards, world.holds, journal.read()) == (set(), set(), None)
