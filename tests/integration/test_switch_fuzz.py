@@ -24,6 +24,7 @@ PROGRAMS = [
             "control_switch_action",
             "expr_signed",
             "multicast_clone",
+            "multicast_headers",
             "parse_select_masks",
             "register",
             "stack_push",

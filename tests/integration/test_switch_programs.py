@@ -174,7 +174,10 @@ def test_store_refuses() -> None:
 # --- headers --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("kind", "size"),
-    [(0x0800, 20), (0x0800, 1400), *((0x88B5, size) for size in (0, 1, 63, 64, 65, 1400))],
+    [
+        *((0x0800, size) for size in (15, 19, 20, 1400)),
+        *((0x88B5, size) for size in (0, 1, 63, 64, 65, 1400)),
+    ],
 )
 def test_a_header_is_removed(kind: int, size: int) -> None:
     document = small()
@@ -184,6 +187,17 @@ def test_a_header_is_removed(kind: int, size: int) -> None:
     run = TestRun(always(document, primitive("remove_header", {"type": "header", "value": "tag"})))
     payload = bytes(i % 251 for i in range(size))
     assert run(frame(kind) + b"\1\2\3\4\5" + payload) == (3, frame(kind) + payload)
+
+
+def test_a_header_is_removed_in_front_of_what_looks_like_ip() -> None:
+    """What is left is shorter than the Ethernet header that the kernel sees."""
+    document = small()
+    add_header(document, "tag", a=64)
+    document["parsers"][0]["parse_states"] = [state("start", [extract("tag")])]
+    document["deparsers"][0]["order"] = ["tag"]
+    run = TestRun(always(document, primitive("remove_header", {"type": "header", "value": "tag"})))
+    packet = bytes(range(12)) + b"\x08\0" + bytes(range(100))
+    assert run(packet) == (3, packet[8:])
 
 
 @pytest.mark.parametrize("kind", [0x0800, 0x88B5], ids=["ip", "not-ip"])
