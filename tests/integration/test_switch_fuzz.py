@@ -26,6 +26,7 @@ PROGRAMS = [
             "multicast_clone",
             "multicast_headers",
             "parse_select_masks",
+            "recirculate_headers",
             "register",
             "stack_push",
             "table_mixed",
