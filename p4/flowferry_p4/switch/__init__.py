@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded P4 target: BMv2 JSON compiled to eBPF on tc, filled through P4Runtime.
 
-    bmv2_json    the program as p4c wrote it, typed; what is unknown is refused here
+    model, bmv2_json    the program typed, and as p4c wrote it; what is unknown is refused here
     compiler/    model to C (templates/ hold its shape), and the layout of maps
     clang, libbpf, attach    C to a program in the kernel, on an interface
     dataplane    a loaded program with its stores: entries, cells, profiles, replication, value_sets
+    encoding, scan    keys and values as the maps hold them
+    pins, bpffs, notebook    what outlives the process
     events, digests, idle    what a program reports besides packets
     ports, port_service, packet_io    interfaces and the CPU port
     schema, entities/, pipeline       P4Info and its messages against the stores

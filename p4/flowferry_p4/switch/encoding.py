@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .bmv2_json import Action
 from .compiler import Kind, TableLayout
 from .compiler.names import mask
 from .compiler.slots import fill, join
+from .model import Action
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .backing import Backing
-from .bmv2_json import Program, Table
 from .cells import CounterMap, Counts, MeterMap, Rates, TimeMap
 from .compiler import Kind, TableLayout
 from .compiler.layouts import meter_map
@@ -34,6 +33,7 @@ from .encoding import (
     encode_value,
     key_size,
 )
+from .model import Program, Table
 from .notebook import Place
 from .scan import Scan
 

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from .backing import Backing
-from .bmv2_json import Action
 from .compiler import GROUP_SLOTS
 from .compiler.layouts import ProfileLayout
 from .encoding import Call, decode_value, encode_value
 from .entries import EntryExists, EntryMissing, TableFull
+from .model import Action
 from .notebook import Place
 
 HIDDEN = 1 << 31

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 from finsy.proto import p4i, p4r
 
-from .bmv2_json import Program, Table
 from .cells import Counts
 from .compiler import GROUP, MEMBER
 from .compiler.names import mask
 from .encoding import Call, FieldMatch, Key
 from .entries import Entry
 from .errors import BadProgram
+from .model import Program, Table
 from .rpc_errors import RpcFailure, invalid, not_found
 
 EXACT, LPM, TERNARY, RANGE, OPTIONAL = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bmv2_json import Action, Primitive, Reference
 from ..errors import BadProgram, Refused
+from ..model import Action, Primitive, Reference
 from .expressions import Scope, compile_expression
 from .names import Names
 from .primitives import Primitives, jump_target

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
-from ..bmv2_json import (
+from ..errors import Refused
+from ..model import (
     Assign,
     Calculation,
     Checksum,
@@ -18,7 +19,6 @@ from ..bmv2_json import (
     Program,
     StackRef,
 )
-from ..errors import Refused
 
 DESTINATIONS = {
     "assign": 0,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..bmv2_json import Calculation, Checksum, Const, FieldRef, Header, Program
 from ..errors import BadProgram, Refused
+from ..model import Calculation, Checksum, Const, FieldRef, Header, Program
 from .analysis import Analysis
 from .expressions import Scope, compile_expression
 from .names import Names, Placed, hexadecimal, identifier, sum_words, write_bytes

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..bmv2_json import (
+from ..errors import Refused, Source
+from ..model import (
     CASTS,
     COMPARISONS,
     Bool,
@@ -26,7 +27,6 @@ from ..bmv2_json import (
     Param,
     Valid,
 )
-from ..errors import Refused, Source
 from .names import Names, Placed, hexadecimal, is_wide
 
 PLAIN = {"+", "-", "*", "&", "|", "^"}

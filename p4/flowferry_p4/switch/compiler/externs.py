@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..bmv2_json import (
+from ..errors import BadProgram
+from ..model import (
     CalculationRef,
     Const,
     CounterRef,
@@ -21,7 +22,6 @@ from ..bmv2_json import (
     Text,
     Values,
 )
-from ..errors import BadProgram
 from .expressions import Scope, compile_expression
 from .layouts import Message, counter_map, meter_map, register_map
 from .names import Names, hexadecimal, identifier, is_wide

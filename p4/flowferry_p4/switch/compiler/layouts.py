@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bmv2_json import ActionProfile, Const, FieldList, Meter, Program, Register
 from ..errors import Source
+from ..model import ActionProfile, Const, FieldList, Meter, Program, Register
 from .names import identifier
 from .slots import slot_count
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ..bmv2_json import Field, FieldRef, Program, Valid
+from ..model import Field, FieldRef, Program, Valid
 
 
 def identifier(name: str) -> str:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from ..bmv2_json import FieldRef, HeaderRef, Primitive, Program, Reference
 from ..errors import Refused
+from ..model import FieldRef, HeaderRef, Primitive, Program, Reference
 from .expressions import Scope, compile_expression
 from .names import Names, hexadecimal, mask
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bmv2_json import (
+from ..errors import BadProgram, Refused
+from ..model import (
     Advance,
     Assign,
     Extract,
@@ -26,8 +27,7 @@ from ..bmv2_json import (
     Valid,
     Verify,
 )
-from ..bmv2_json import Field as FieldType
-from ..errors import BadProgram, Refused
+from ..model import Field as FieldType
 from .analysis import Analysis
 from .expressions import Scope, compile_expression, constant
 from .names import Names, hexadecimal, identifier, is_wide, read_field

@@ -3,16 +3,8 @@
 
 from __future__ import annotations
 
-from ..bmv2_json import (
-    CalculationRef,
-    Const,
-    Expr,
-    FieldRef,
-    Primitive,
-    Program,
-    StackRef,
-)
 from ..errors import Refused
+from ..model import CalculationRef, Const, Expr, FieldRef, Primitive, Program, StackRef
 from .expressions import Scope
 from .externs import Externs
 from .names import Names, hexadecimal, is_wide

@@ -9,17 +9,8 @@ from typing import Any
 
 import jinja2
 
-from ..bmv2_json import (
-    ActionProfile,
-    Calculation,
-    Counter,
-    FieldRef,
-    Header,
-    Meter,
-    Pipeline,
-    Program,
-)
 from ..errors import BadProgram, Refused
+from ..model import ActionProfile, Calculation, Counter, FieldRef, Header, Meter, Pipeline, Program
 from .actions import compile_action
 from .analysis import Analysis, analyse
 from .checksums import CRC_POLYNOMIALS, ChecksumCompiler, crc_table

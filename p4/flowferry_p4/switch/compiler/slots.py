@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..bmv2_json import Action, ActionParameter
+from ..model import Action, ActionParameter
 from .names import Placed, is_wide, mask
 
 

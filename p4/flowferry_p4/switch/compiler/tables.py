@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..bmv2_json import FieldRef, KeyField, Program, Table, ValueSet
 from ..errors import Refused
+from ..model import FieldRef, KeyField, Program, Table, ValueSet
 from .expressions import Scope, compile_expression
 from .layouts import meter_map
 from .names import Names, container, hexadecimal, identifier, is_wide, mask, write_bytes

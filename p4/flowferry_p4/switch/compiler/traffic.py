@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..bmv2_json import Const, FieldList, FieldRef, Program, Valid
 from ..errors import BadProgram
+from ..model import Const, FieldList, FieldRef, Program, Valid
 from .analysis import Analysis
 from .externs import Externs
 from .names import Names, ctype

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..bmv2_json import (
+from ..errors import Refused
+from ..model import (
     Advance,
     Assign,
     Const,
@@ -31,7 +32,6 @@ from ..bmv2_json import (
     Transition,
     Verify,
 )
-from ..errors import Refused
 
 STATE_LIMIT = 512
 """States that a parser may become."""

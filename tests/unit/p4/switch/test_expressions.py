@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from flowferry_p4.switch.bmv2_json import (
+from flowferry_p4.switch.bmv2_json import load
+from flowferry_p4.switch.compiler.expressions import Scope, compile_expression
+from flowferry_p4.switch.compiler.names import Names
+from flowferry_p4.switch.errors import Refused, Source
+from flowferry_p4.switch.model import (
     Bool,
     Const,
     Expr,
@@ -14,11 +18,7 @@ from flowferry_p4.switch.bmv2_json import (
     Op,
     Param,
     Valid,
-    load,
 )
-from flowferry_p4.switch.compiler.expressions import Scope, compile_expression
-from flowferry_p4.switch.compiler.names import Names
-from flowferry_p4.switch.errors import Refused, Source
 
 from tests.unit.p4.switch.native import evaluate
 from tests.unit.p4.switch.small_program import small

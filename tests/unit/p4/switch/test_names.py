@@ -8,7 +8,7 @@ import json
 import random
 
 import pytest
-from flowferry_p4.switch.bmv2_json import Field, load
+from flowferry_p4.switch.bmv2_json import load
 from flowferry_p4.switch.clang import compile_c
 from flowferry_p4.switch.compiler import compile_program
 from flowferry_p4.switch.compiler.names import (
@@ -20,6 +20,7 @@ from flowferry_p4.switch.compiler.names import (
     sum_words,
     write_bytes,
 )
+from flowferry_p4.switch.model import Field
 
 from tests.unit.p4.switch.native import compile_functions
 from tests.unit.p4.switch.small_program import extract, key, small

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowferry_p4.switch.bmv2_json import Const, Transition, load
+from flowferry_p4.switch.bmv2_json import load
 from flowferry_p4.switch.clang import compile_c
 from flowferry_p4.switch.compiler import CompiledProgram, compile_program
 from flowferry_p4.switch.compiler.checksums import CRC_POLYNOMIALS, crc_table
 from flowferry_p4.switch.errors import BadProgram, CompileFailed, Refused, ToolMissing
+from flowferry_p4.switch.model import Const, Transition
 
 from tests.unit.p4.switch.small_program import (
     action,

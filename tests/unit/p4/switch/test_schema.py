@@ -8,8 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 from finsy.proto import p4i, p4r
-from flowferry_p4.switch.bmv2_json import Program, load
+from flowferry_p4.switch.bmv2_json import load
 from flowferry_p4.switch.errors import BadProgram
+from flowferry_p4.switch.model import Program
 from flowferry_p4.switch.rpc_errors import RpcFailure
 from flowferry_p4.switch.schema import Schema, canonical, parse_bytes
 from google.protobuf import text_format
