@@ -131,13 +131,13 @@ class Comparison:
         problems = []
         dataplane = self.pipeline.dataplane
         for name, cells in dataplane.registers.items():
-            for index, value in enumerate(machine.registers[name]):
+            for index, value in enumerate(machine.storage.registers[name]):
                 there = cells.read(index)
                 if there != value:
                     problems.append(f"register {name}({index}): {value} against {there}")
         for name, counters in dataplane.counters.items():
             for index in range(dataplane.compiled.counters[name].size):
-                packets, size = machine.counters[name][index]
+                packets, size = machine.storage.counters[name][index]
                 counts = counters.read(index)
                 if (counts.packets, counts.bytes) != (packets, size):
                     problems.append(f"counter {name}({index}): {packets} packets against {counts}")

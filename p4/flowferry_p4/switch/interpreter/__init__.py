@@ -6,7 +6,9 @@ twice. It is meant to be read beside BMv2's description of its JSON.
 
     state         headers, stacks and metadata of one packet
     expressions   expressions and what they refer to
-    algorithms    hashes and checksums
+    algorithms    hashes and sums
+    checksums     calculations over fields
+    storage       counters and registers
     actions       primitives
     tables        entries, defaults and lookups
     machine       parser, controls, deparser, and what happens to packets between them

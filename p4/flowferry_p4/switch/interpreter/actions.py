@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .checksums import Checksums
 from .expressions import Evaluator
 from .state import Json, Stack, State, Unsupported
-
-if TYPE_CHECKING:
-    from .machine import Machine
+from .storage import Storage
 
 DROP_PORT = 511
 _NONDETERMINISTIC = ("modify_field_rng_uniform",)
@@ -21,10 +20,11 @@ class Failed(Exception):
 
 
 class Actions:
-    """Runs actions of a machine's program."""
+    """Runs actions of a program."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, storage: Storage, checksums: Checksums) -> None:
+        self.storage = storage
+        self.checksums = checksums
 
     def run(self, action: Json, data: Sequence[int], state: State) -> None:
         primitives = action["primitives"]
@@ -125,20 +125,20 @@ class Actions:
 
     # state of the program
     def _do_count(self, p: list[Any], e: Evaluator) -> None:
-        self.machine.count(p[0]["value"], e.value(p[1]), e.state)
+        self.storage.count(p[0]["value"], e.value(p[1]), e.state)
 
     def _do_execute_meter(self, p: list[Any], e: Evaluator) -> None:
         self._assign(p[2], 0, e)  # a meter without rates: green
 
     def _do_register_read(self, p: list[Any], e: Evaluator) -> None:
-        self._assign(p[0], self.machine.register(p[1]["value"], e.value(p[2])), e)
+        self._assign(p[0], self.storage.register(p[1]["value"], e.value(p[2])), e)
 
     def _do_register_write(self, p: list[Any], e: Evaluator) -> None:
-        self.machine.set_register(p[0]["value"], e.value(p[1]), e.value(p[2]))
+        self.storage.set_register(p[0]["value"], e.value(p[1]), e.value(p[2]))
 
     def _do_modify_field_with_hash_based_offset(self, p: list[Any], e: Evaluator) -> None:
         size = e.value(p[3])
-        value = self.machine.calculate(p[2]["value"], e.state)
+        value = self.checksums.calculate(p[2]["value"], e.state)
         self._assign(p[0], e.value(p[1]) + (value % size if size else value), e)
 
     # what happens to the packet

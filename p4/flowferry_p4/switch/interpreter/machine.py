@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from finsy.proto import p4i, p4r
 
 from .actions import DROP_PORT, Actions, Failed
-from .algorithms import compute, ones_complement_sum
+from .checksums import Checksums
 from .expressions import Evaluator, TooShort, number
-from .state import Header, Json, State, Unsupported
+from .state import Json, State, Unsupported
+from .storage import Storage
 from .tables import Table
 
 Leaving: TypeAlias = tuple[int, bytes]
@@ -40,19 +40,20 @@ class _Reject(Exception):
 
 
 class Machine:
-    """A program with its entries, counters and registers."""
+    """A program with its entries and its storage."""
 
     def __init__(self, document: Json, p4info: p4i.P4Info, ports: Sequence[int]) -> None:
         self.document = document
         self.ports = frozenset(ports)
-        self.actions = Actions(self)
+        self.storage = Storage(document)
+        self.checksums = Checksums(document)
+        self.actions = Actions(self.storage, self.checksums)
         self.fresh = State.fresh(document)
         self._refuse_unpredictable(document)
         self._action_nodes = {a["id"]: a for a in document["actions"]}
         self._states = {s["name"]: s for s in document["parsers"][0]["parse_states"]}
         self._errors = {name: value for name, value, *_ in document.get("errors", [])}
         self._lists = {f["id"]: f for f in document.get("field_lists", [])}
-        self._calculations = {c["name"]: c for c in document["calculations"]}
         self._pipelines = {p["name"]: p for p in document["pipelines"]}
         self.tables = {
             t["name"]: Table(t, [self._width(k) for k in t["key"]])
@@ -61,13 +62,6 @@ class Machine:
         }
         self._infos = {t.preamble.id: t for t in p4info.tables}
         self._action_names = {a.preamble.id: a.preamble.name for a in p4info.actions}
-        self.counters: defaultdict[str, defaultdict[int, list[int]]] = defaultdict(
-            lambda: defaultdict(lambda: [0, 0])
-        )
-        self.registers = {
-            r["name"]: [0] * (r.get("size") or 1) for r in document.get("register_arrays", [])
-        }
-        self._register_widths = {r["name"]: r["bitwidth"] for r in document["register_arrays"]}
         self.groups: dict[int, list[tuple[int, int]]] = {}
         self.sessions: dict[int, list[tuple[int, int]]] = {}
 
@@ -99,53 +93,6 @@ class Machine:
             table.set_default(message, action)
         else:
             table.insert(message, info, action)
-
-    # what actions work on
-    def count(self, name: str, index: int, state: State) -> None:
-        cell = self.counters[name][index]
-        cell[0] += 1
-        cell[1] += state.metadata("packet_length")
-
-    def register(self, name: str, index: int) -> int:
-        cells = self.registers[name]
-        return cells[index] if 0 <= index < len(cells) else 0
-
-    def set_register(self, name: str, index: int, value: int) -> None:
-        cells = self.registers[name]
-        if 0 <= index < len(cells):
-            cells[index] = value & (1 << self._register_widths[name]) - 1
-
-    def calculate(self, name: str, state: State) -> int:
-        node = self._calculations[name]
-        return compute(node["algo"], self._input(node, state, state.headers))
-
-    def _input(self, node: Json, state: State, headers: dict[str, Header]) -> bytes:
-        """The bits that a calculation covers, padded with zeros at the end."""
-        bits = width = 0
-        for part in node["input"]:
-            if part["type"] == "payload":
-                bits = bits << 8 * len(state.payload) | int.from_bytes(state.payload, "big")
-                width += 8 * len(state.payload)
-                continue
-            for value, size in self._parts(part, headers):
-                bits, width = bits << size | value, width + size
-        spare = -width % 8
-        return (bits << spare).to_bytes((width + spare) // 8, "big")
-
-    def _parts(self, part: Json, headers: dict[str, Header]) -> list[tuple[int, int]]:
-        value = part["value"]
-        if part["type"] == "hexstr":
-            return [(number(value), part["bitwidth"])]
-        if part["type"] == "header":
-            header = headers[value]
-            if not header.valid:
-                raise Unsupported("a calculation over an invalid header")
-            return [(header.values.get(f, 0), w) for f, w in header.widths.items()]
-        if part["type"] != "field":
-            raise Unsupported(f"{part['type']} in a calculation")
-        header = headers[value[0]]
-        width = header.widths[value[1]]
-        return [(header.read(value[1]) & (1 << width) - 1, width)]
 
     # packets
     def process(self, port: int, packet: bytes) -> list[Leaving]:
@@ -261,9 +208,7 @@ class Machine:
         state.set_metadata("parser_error", error)
         state.payload = packet[offset:]
         state.arrived = {n: h.copy() for n, h in state.headers.items() if h.valid}
-        for checksum in self.document["checksums"]:
-            if checksum.get("verify", True) and self._applies(checksum, state):
-                self._verify(checksum, state)
+        self.checksums.verify(state)
 
     def _parser_op(self, op: Json, state: State, packet: bytes, offset: int) -> int:
         """Do one operation; return where the parser stands."""
@@ -378,50 +323,8 @@ class Machine:
             after = following.get("__HIT__" if entry else "__MISS__")
         return after
 
-    # checksums and deparser
-    def _applies(self, checksum: Json, state: State) -> bool:
-        if checksum["type"] != "generic":
-            raise Unsupported(f"checksum type {checksum['type']}")
-        if not state.headers[checksum["target"][0]].valid:
-            return False
-        condition = checksum.get("if_cond")
-        return not condition or bool(Evaluator(state).value(condition))
-
-    def _verify(self, checksum: Json, state: State) -> None:
-        header, field = checksum["target"]
-        calculation = self._calculations[checksum["calculation"]]
-        data = self._input(calculation, state, state.headers)
-        if compute(calculation["algo"], data) != state.headers[header].read(field):
-            state.set_metadata("checksum_error", 1)
-
-    def _update(self, checksum: Json, state: State) -> None:
-        calculation = self._calculations[checksum["calculation"]]
-        header, field = checksum["target"]
-        with_payload = any(part["type"] == "payload" for part in calculation["input"])
-        if not with_payload:
-            value = compute(calculation["algo"], self._input(calculation, state, state.headers))
-        else:
-            value = self._adjust(checksum, calculation, state)
-        state.headers[header].write(field, value)
-
-    def _adjust(self, checksum: Json, calculation: Json, state: State) -> int:
-        """A sum over the payload changes by what the fields before it changed (RFC 1624)."""
-        header, field = checksum["target"]
-        if header not in state.arrived:
-            raise Unsupported("a checksum over the payload in a header that did not arrive")
-        before = dict(state.headers) | state.arrived
-        old = ones_complement_sum(self._input(calculation, state, before))
-        new = ones_complement_sum(self._input(calculation, state, state.headers))
-        arrived = state.arrived[header].read(field)
-        if old == new:
-            return arrived
-        parts = [~arrived & 0xFFFF, ~old & 0xFFFF, new]
-        return ~ones_complement_sum(b"".join(p.to_bytes(2, "big") for p in parts)) & 0xFFFF
-
     def _deparse(self, state: State) -> bytes:
-        for checksum in self.document["checksums"]:
-            if checksum.get("update", True) and self._applies(checksum, state):
-                self._update(checksum, state)
+        self.checksums.update(state)
         order = self.document["deparsers"][0]["order"]
         emitted = b"".join(state.headers[n].bytes() for n in order if state.headers[n].valid)
         return emitted + state.payload
