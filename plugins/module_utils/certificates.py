@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+LOOPBACK = IPv4Address("127.0.0.1")
 _LIFETIME = timedelta(hours=1)
 # Clocks of nodes differ.
 _SKEW = timedelta(minutes=10)
@@ -36,6 +38,8 @@ def one_time_certificates() -> dict[str, str]:
     certificate = (
         _builder(_name("flowferry migration"), authority, key)
         .add_extension(issuer, critical=False)
+        # A container runtime that pulls from a helper on its node looks at the address.
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .sign(authority_key, hashes.SHA256())
     )

@@ -43,7 +43,7 @@ class Operations:
 
     def __init__(self, workload: Workload, certificates: dict[str, str]) -> None:
         self.workload = workload
-        self.certificates = certificates
+        self.certificates = workload.certificates = certificates
         # A checkpoint is the memory of a process: in memory, private, and gone afterwards. The name
         # is fixed, so that the next helper removes what a killed one left.
         self.directory = Path(f"/dev/shm/flowferry-{workload.file_name}")

@@ -353,6 +353,9 @@ def _mount_cgroups(root: Path, found: list[Hierarchy]) -> None:
     for hierarchy in found:
         (target / hierarchy.path.name).mkdir()
         _mount("cgroup", target / hierarchy.path.name, "cgroup", flags, hierarchy.options)
+    if not any("hugetlb" in hierarchy.options for hierarchy in found):
+        # Kubelets limit huge pages where there are some, and some runtimes fail if they cannot.
+        _mount("tmpfs", root / "sys/kernel/mm/hugepages", "tmpfs", flags, "mode=755")
 
 
 def _delegate_controllers(top: Path) -> None:

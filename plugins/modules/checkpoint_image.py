@@ -108,6 +108,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flowferry.core.plugins.module_utils.cri import containerd
+from ansible_collections.flowferry.core.plugins.module_utils.cri.kubelet_process import ENDPOINT
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.oci import layout
 from ansible_collections.flowferry.core.plugins.module_utils.oci.blobs import Image
@@ -158,7 +159,7 @@ def into_registry(image: Image, params: dict[str, Any], *, check_mode: bool) -> 
 
 def into_store(image: Image, params: dict[str, Any], *, check_mode: bool) -> str:
     """Import it; returns the digest that the name had."""
-    containerd.Containerd().require()
+    containerd.Containerd(ENDPOINT).require()
     before = containerd.images().get(params["name"], "")
     if before != image.digest and not check_mode:
         with tempfile.TemporaryDirectory(prefix="flowferry-") as directory:

@@ -164,12 +164,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flowferry.core.plugins.module_utils import kubelet
+from ansible_collections.flowferry.core.plugins.module_utils.cri.kubelet_process import (
+    kubelet_root,
+)
 from ansible_collections.flowferry.core.plugins.module_utils.criu import check_criu
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.pods import check_movable
-from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
-    kubelet_root,
-)
 
 NEEDED = {"type": "str", "required": True}
 FILE = {"type": "path", "default": ""}

@@ -16,16 +16,33 @@ WORKLOAD = "pod:default/redis"
 # The first build of Kubernetes takes this long on two busy cores (seconds).
 BUILD_LIMIT = 3600
 
+# Commands that list what moves must not leave in a node's container runtime.
+CONTAINERD_LEFTOVERS = {
+    "names for restores": "ctr -n k8s.io images list -q | grep flowferry-base",
+    "plain registries": "ls /etc/containerd/certs.d | grep 127.0.0.1",
+}
+CRIO_LEFTOVERS = {
+    # Only what is served while a pod moves has a name at the loopback interface and no tag.
+    "checkpoint images": "crictl -r unix:///run/crio/crio.sock images | grep '^127.0.0.1 '",
+    "keys of registries": "ls /etc/containers/certs.d | grep 127.0.0.1",
+}
+
 
 class ClusterLab(Lab):
     """A lab whose nodes are the workers of a cluster."""
 
     playbook_limit = 600  # the root is built at the first start
 
+    def __init__(self, number: int, state: Path | None = None, crio: str = "") -> None:
+        super().__init__(number, state)
+        self.crio = crio
+        """The program of CRI-O, if the nodes are to run that; else they run containerd."""
+
     def start(self) -> None:
         """Bring the cluster up, and the pod on node1."""
         self.build()
-        self.playbook("lab.yml", lab="kubernetes").must_succeed()
+        runtime = {"cluster_runtime": "crio", "crio_binary": self.crio} if self.crio else {}
+        self.playbook("lab.yml", lab="kubernetes", **runtime).must_succeed()
         self.playbook("demo_pod.yml").must_succeed()
 
     def build(self) -> Path:
@@ -38,7 +55,7 @@ class ClusterLab(Lab):
                 check=True,
                 timeout=BUILD_LIMIT,
             ).stdout.strip()
-            for name in ("containerd", "kubernetes")
+            for name in ("cri-tools" if self.crio else "containerd", "kubernetes")
         ]
         return Path(built[-1]) / "usr/local/bin"
 
@@ -103,9 +120,8 @@ class ClusterLab(Lab):
         """What moves must not leave on the nodes: archives, images, settings, checkpoints."""
         looked = {
             "archives": "ls /var/lib/containers/kubelet/checkpoints 2>/dev/null",
-            "names for restores": "ctr -n k8s.io images list -q | grep flowferry-base",
-            "plain registries": "ls /etc/containerd/certs.d | grep 127.0.0.1",
             "checkpoints": "ls /dev/shm",
+            **(CRIO_LEFTOVERS if self.crio else CONTAINERD_LEFTOVERS),
         }
         found = {}
         for node in NODES:

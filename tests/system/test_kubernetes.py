@@ -24,13 +24,17 @@ MOVES = 4
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ClusterLab]:
-    """The Kubernetes lab, beside the one of the other tests, which is 7."""
+@pytest.fixture(scope="module", params=["containerd", "crio"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[ClusterLab]:
+    """The Kubernetes lab, beside the one of the other tests, which is 7; one for each runtime."""
     if os.geteuid() != 0:
         pytest.skip("run: sudo make system")
+    crio = os.environ.get("FLOWFERRY_CRIO", "") if request.param == "crio" else ""
+    if request.param == "crio" and not crio:
+        pytest.skip("run: sudo make system FLOWFERRY_CRIO=/path/to/crio")
+    number = int(os.environ.get("FLOWFERRY_CLUSTER_LAB_ID") or "8")
     with tempfile.TemporaryDirectory(prefix="ff-cluster-") as state:
-        running = ClusterLab(int(os.environ.get("FLOWFERRY_CLUSTER_LAB_ID") or "8"), Path(state))
+        running = ClusterLab(number, Path(state), crio)
         try:
             running.start()
             yield running

@@ -17,6 +17,9 @@ from typing import Any, ClassVar
 from ..oci.blobs import Image
 from ..oci.server import ImageServer
 
+# The images that copies of pods are made of are in this part of a registry.
+CHECKPOINT_REPOSITORY = "flowferry-checkpoint"
+
 About = dict[str, Any]
 """What inspect() of a pod says of one container: ``image_ref`` is the image that it was made of at
 first, by NAME@DIGEST; ``made_from`` is what ContainerRuntime.containers_of() called its image."""
@@ -45,6 +48,12 @@ class ContainerRuntime(ABC):
 
     name: ClassVar[str]
     """What messages call it."""
+    program: ClassVar[str]
+    """What it is run by."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        """Where it serves the CRI."""
 
     # -- plan
 
@@ -67,21 +76,28 @@ class ContainerRuntime(ABC):
         """What wait_for_dump() has to know of the container; plain text, for the journal."""
 
     @abstractmethod
-    def wait_for_dump(self, container: About, deadline: float) -> None:
-        """Return when the runtime lets a dumped container go on, at the latest at ``deadline``.
+    def wait_for_dump(self, container: About, deadline: float) -> bool:
+        """True as soon as the runtime lets a dumped container go on; False at ``deadline``.
 
         Called before the dump begins; ``container["dumped"]`` is its dump_mark().
         """
 
+    def resume(self, container: About) -> None:
+        """Before a frozen container goes on at the source: what the runtime has to know of it."""
+        return
+
     # -- destination
 
     @abstractmethod
-    def trust(self, address: str) -> None:
-        """Let pulls from a registry on this node's loopback interface go without TLS."""
+    def serve(self, certificates: dict[str, str], port: int = 0) -> ImageServer:
+        """A registry on this node's loopback interface, from which the runtime pulls.
+
+        ``certificates`` are those of this migration.
+        """
 
     @abstractmethod
     def distrust(self, address: str) -> None:
-        """Undo trust(), which may not have happened."""
+        """Pull no more from what serve() gave, which may not have been called."""
 
     def prepare_base(self, container: str, reference: str, server: ImageServer) -> None:
         """Before the hold: what a restore wants of the image ``reference``, which is here."""

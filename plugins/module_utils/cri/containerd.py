@@ -14,7 +14,7 @@ from ..errors import FlowferryError
 from ..oci.blobs import Blob, Image, architecture
 from ..oci.marked import with_mark
 from ..oci.server import ImageServer
-from .base import About, Container, ContainerRuntime, named_by_kubelet
+from .base import CHECKPOINT_REPOSITORY, About, Container, ContainerRuntime, named_by_kubelet
 
 BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
 REGISTRIES = Path("/etc/containerd/certs.d")
@@ -26,6 +26,7 @@ class Containerd(ContainerRuntime):
     """containerd 2.1, by its own client where the CRI does not say enough."""
 
     name = "containerd"
+    program = "containerd"
 
     def require(self) -> None:
         if shutil.which("ctr") is None or not BUNDLES.parent.is_dir():
@@ -63,18 +64,23 @@ class Containerd(ContainerRuntime):
         """A file that containerd writes as soon as it has let a dumped container go on."""
         return str(container.directory / "ctrd-checkpoint" / "config.dump")
 
-    def wait_for_dump(self, container: About, deadline: float) -> None:
+    def wait_for_dump(self, container: About, deadline: float) -> bool:
         written = Path(container["dumped"])
-        while not written.exists() and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if written.exists():
+                return True
             time.sleep(0.001)
+        return False
 
     # -- destination
 
-    def trust(self, address: str) -> None:
-        """containerd reads this at each pull."""
-        directory = REGISTRIES / address
+    def serve(self, certificates: dict[str, str], port: int = 0) -> ImageServer:
+        """Without TLS; containerd reads at each pull which registries are so."""
+        server = ImageServer(port)
+        directory = REGISTRIES / server.address
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "hosts.toml").write_text(f'server = "http://{address}"\n')
+        (directory / "hosts.toml").write_text(f'server = "http://{server.address}"\n')
+        return server
 
     def distrust(self, address: str) -> None:
         shutil.rmtree(REGISTRIES / address, ignore_errors=True)
@@ -122,7 +128,9 @@ class Containerd(ContainerRuntime):
         """With a name of this project the others of the image go, too: ids of checkpoints."""
         present = images()
         ended = {
-            present[name] for name in names if "/flowferry-checkpoint/" in name and name in present
+            present[name]
+            for name in names
+            if f"/{CHECKPOINT_REPOSITORY}/" in name and name in present
         }
         self.remove_images(
             sorted(i for i in present if "/flowferry-base/" in i or present[i] in ended)

@@ -59,7 +59,7 @@ def build_image(archive: Path, container: str = "", base_reference: str = "") ->
     config = read_config(archive)
     name = container or container_name(str(config.get("name", "")))
     layers = [Blob(file_digest(archive), archive.stat().st_size, path=archive)]
-    if base_reference:
+    if base_reference not in ("", config.get("rootfsImageRef")):
         changed = {**config, "rootfsImageRef": base_reference}
         layers.append(Blob.of(_small_layer(CONFIG_DUMP, canonical(changed))))
     about = {

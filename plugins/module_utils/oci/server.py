@@ -9,6 +9,7 @@ pushed or scheduled while packets are held.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ from typing import Any
 
 from .blobs import MANIFEST, Blob, Image
 
+LOOPBACK = "127.0.0.1"
 # Whoever asks for an image waits at most this long (seconds).
 PATIENCE = 120.0
 
@@ -46,10 +48,10 @@ class Promise:
 class ImageServer:
     """Serves promised images by repository, any tag."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.promises: dict[str, Promise] = {}
-        handler = type("Handler", (_Handler,), {"promises": self.promises})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        handler = type("Handler", (_Handler,), {"promises": self.promises, "tls": tls})
+        self._server = ThreadingHTTPServer((LOOPBACK, port), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -75,7 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
     """The part of the distribution API that a pull needs."""
 
     promises: dict[str, Promise]
+    tls: ssl.SSLContext | None
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        """In the thread of the connection, so that nobody keeps others from being accepted."""
+        if self.tls is not None:
+            self.request = self.tls.wrap_socket(self.request, server_side=True)
+        super().setup()
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)

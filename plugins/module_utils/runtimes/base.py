@@ -63,6 +63,8 @@ class Workload(ABC):
                 f"{self.runtime}:NAME, and `{self.listing}` on a node lists what there is",
             )
         self.name = name
+        self.certificates: dict[str, str] = {}
+        """Of this migration; whoever runs it gives them."""
 
     @property
     def title(self) -> str:

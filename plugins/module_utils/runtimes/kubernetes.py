@@ -18,15 +18,15 @@ from .. import endpoint as endpoints
 from .. import pod_network
 from ..cgroup import Freezer, memory_bytes
 from ..checkpoint.archive import rewrite_archive
-from ..cri.base import ContainerRuntime
+from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
 from ..cri.found import container_runtime
+from ..cri.kubelet_process import kubelet_root
 from ..criu import check_criu, check_space
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
 from .base import About, Workload
 
-KUBELET_ROOT = "/var/lib/kubelet"
 # A killed container is gone within this time (seconds), or something is wrong.
 PATIENCE = 20.0
 
@@ -96,6 +96,7 @@ class KubernetesPod(Workload):
                 "id": container.id,
                 "freezer": str(freezer.path),
                 "made_from": container.image,
+                "container_runtime": self._runtime.name,
                 "dumped": self._runtime.dump_mark(container),
                 "memory_bytes": memory_bytes(container.pid),
             }
@@ -103,6 +104,13 @@ class KubernetesPod(Workload):
 
     def check_destination(self, about: About, directory: Path) -> None:
         self._runtime.require()
+        for container in about["containers"].values():
+            if container["container_runtime"] != self._runtime.name:
+                raise FlowferryError(
+                    "runtimes_differ",
+                    f"{self.title} runs in {container['container_runtime']}, and this node has "
+                    f"{self._runtime.name}: neither restores what the other has dumped",
+                )
         check_criu()
         check_space(about["memory_bytes"], directory, kubelet_root())
 
@@ -126,8 +134,7 @@ class KubernetesPod(Workload):
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """Have the images that the containers were made of, and serve the checkpoints to come."""
-        self._server = ImageServer()
-        self._runtime.trust(self._server.address)
+        self._server = self._runtime.serve(self.certificates)
         for name, container in about["containers"].items():
             self._server.promise(_checkpoint_of(name))
             if not self._runtime.has_image(container["image_ref"]):
@@ -169,7 +176,8 @@ class KubernetesPod(Workload):
             threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
 
     def _freeze_after(self, container: dict[str, Any]) -> None:
-        self._runtime.wait_for_dump(container, time.monotonic() + PATIENCE)
+        if not self._runtime.wait_for_dump(container, time.monotonic() + PATIENCE):
+            return
         with self._freezing:
             if self._resumed:  # the move was given up while the runtime still dumped
                 return
@@ -187,6 +195,7 @@ class KubernetesPod(Workload):
         with self._freezing:
             self._resumed = True
         for container in about["containers"].values():
+            self._runtime.resume(container)
             Freezer(container["freezer"]).thaw()
         self._remove_archives(about)
         self._runtime.forget([])
@@ -235,13 +244,13 @@ class KubernetesPod(Workload):
         self._runtime.remove_images(sorted(checkpoints - set(about["images"].values())))
         self._runtime.forget([])
         pod_network.claim(about["copy_address"])
-        self._close_server()
+        self._end_serving(about)
 
     def _server_at(self, reference: str) -> ImageServer:
         """The server that an image is named after; a new one when that helper is gone."""
         if self._server is None:
-            self._server = ImageServer(int(reference.partition("/")[0].rpartition(":")[2]))
-            self._runtime.trust(self._server.address)
+            port = int(reference.partition("/")[0].rpartition(":")[2])
+            self._server = self._runtime.serve(self.certificates, port)
         return self._server
 
     def _checkpoint_images(self, about: About) -> set[str]:
@@ -282,9 +291,14 @@ class KubernetesPod(Workload):
             names = [name for one in about["containers"].values() for name in one["names"]]
         else:
             names = list(about.get("images", {}).values())
-            for name in names:  # what a helper that died has set up
-                self._runtime.distrust(name.partition("/")[0])
+            self._end_serving(about)
         self._runtime.forget(names)
+
+    def _end_serving(self, about: About) -> None:
+        """Of this helper, and of one that has died."""
+        self._close_server()
+        for reference in about.get("images", {}).values():
+            self._runtime.distrust(reference.partition("/")[0])
 
     def _close_server(self) -> None:
         if self._server is not None:
@@ -311,17 +325,4 @@ class KubernetesPod(Workload):
 
 
 def _checkpoint_of(container: str) -> str:
-    return f"flowferry-checkpoint/{container}"
-
-
-def kubelet_root() -> str:
-    """The directory of this node's kubelet, from its command line."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        if Path(words[0]).name == "kubelet":
-            roots = [word.partition("=")[2] for word in words if word.startswith("--root-dir=")]
-            return roots[-1] if roots else KUBELET_ROOT
-    return KUBELET_ROOT
+    return f"{CHECKPOINT_REPOSITORY}/{container}"

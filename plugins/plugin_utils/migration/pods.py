@@ -244,7 +244,7 @@ class PodHelper:
                 raise FlowferryError(
                     code,
                     f"{self.node} {failed} {about['namespace']}/{about['copy']}: {reason}. "
-                    "The kubelet's and containerd's logs there say more",
+                    "The logs of the kubelet and of the container runtime there say more",
                 )
 
     def _why_not(self, about: dict[str, Any]) -> str:

@@ -40,9 +40,13 @@ class Runtime:
         self.dumped = threading.Event()
         self.waited = threading.Event()
 
-    def wait_for_dump(self, container: dict[str, Any], deadline: float) -> None:
+    def wait_for_dump(self, container: dict[str, Any], deadline: float) -> bool:
         assert self.dumped.wait(10)
         self.waited.set()
+        return True
+
+    def resume(self, container: dict[str, Any]) -> None:
+        """Nothing."""
 
     def forget(self, names: list[str]) -> None:
         """Nothing."""
