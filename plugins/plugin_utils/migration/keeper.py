@@ -12,17 +12,21 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
+from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
+    KubernetesPod,
+)
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
 from flowferry_p4.client import P4Error, Session
 from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .move import Move
-from .pods import with_cluster
-from .remote import RemoteHelper
+from .remote import NodeHelper, RemoteHelper
 from .strategy import Strategy, addresses_of, for_plan, require_route
 
 
@@ -37,7 +41,7 @@ class Keeper:
             name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
             for name, node in order["nodes"].items()
         }
-        self.helpers = with_cluster(self.workload, remotes, order.get("kubeconfig", ""))
+        self.helpers = _helpers(self.workload, remotes, order.get("kubeconfig", ""))
         switch = order["switch"]
         self.journal = Journal(switch["address"], self.workload.file_name)
         self.session = Session.open(
@@ -205,6 +209,18 @@ class Keeper:
         for helper in self.helpers.values():
             helper.goodbye()
         self.session.close()
+
+
+def _helpers(
+    workload: Workload, remotes: Mapping[str, NodeHelper], kubeconfig: str
+) -> dict[str, NodeHelper]:
+    """Those of a pod know the cluster as well."""
+    if not isinstance(workload, KubernetesPod):
+        return dict(remotes)
+    # The client of Kubernetes takes longer to import than the rest of a plan.
+    from .pods import with_cluster
+
+    return with_cluster(workload, remotes, kubeconfig)
 
 
 def _list_of(text: str | None) -> list[str]:
