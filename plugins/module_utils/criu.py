@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Iterable
@@ -49,6 +50,30 @@ def check_space(memory_bytes: int, *places: Path | str) -> None:
                 f"{place} on the destination has {free >> 20} MB free, the checkpoint may need "
                 f"{needed >> 20} MB; free some space there",
             )
+
+
+def check_processes(title: str, pids: Iterable[int]) -> None:
+    """Refuse processes that CRIU cannot dump, or only with an end that would stay behind."""
+    pids = list(pids)
+    check_limits(title, pids)
+    check_open_files(title, pids)
+
+
+def check_limits(title: str, pids: Iterable[int]) -> None:
+    """Refuse processes whose limits the kernel does not tell, as it would not tell CRIU."""
+    for pid in pids:
+        try:
+            resource.prlimit(pid, resource.RLIMIT_CPU)
+        except ProcessLookupError:  # it has ended in the meantime
+            continue
+        except PermissionError as error:
+            raise FlowferryError(
+                "other_user",
+                f"{title}: process {pid} runs as user {Path(f'/proc/{pid}').stat().st_uid}, and "
+                f"the kernel does not tell its limits ({error.strerror}), which CRIU has to know: "
+                "root lacks CAP_SYS_RESOURCE on this node; give that to it, or run the program as "
+                "root",
+            ) from None
 
 
 def check_open_files(title: str, pids: Iterable[int]) -> None:

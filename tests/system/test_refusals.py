@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,21 +180,125 @@ def test_switch_with_another_pipeline(lab: Lab) -> None:
     )
 
 
+@contextmanager
+def _joined(lab: Lab, node: str, command: str) -> Iterator[None]:
+    """A command is one of the container's processes, as far as its cgroup goes."""
+    container = lab.run(node, "podman container inspect redis --format '{{.Id}}'")
+    group = f"/sys/fs/cgroup/freezer/libpod_parent/libpod-{container}/cgroup.procs"
+    process = lab.run(node, f"nohup {command} >/dev/null 2>&1 & echo $! >{group}; echo $!")
+    with _until_done(lab, node, "true", f"kill {process}"):
+        yield
+
+
 def test_open_device(lab: Lab) -> None:
     """A process of the container has the kernel's log open."""
     node = lab.location()
-    container = lab.run(node, "podman container inspect redis --format '{{.Id}}'")
-    group = f"/sys/fs/cgroup/freezer/libpod_parent/libpod-{container}/cgroup.procs"
-    process = lab.run(
-        node,
-        "mknod /root/log c 1 11; nohup sleep 100 </root/log >/dev/null 2>&1 & "
-        f"echo $! >{group}; echo $!",
-    )
-    with _until_done(lab, node, "true", f"kill {process}; rm /root/log"):
+    with (
+        _until_done(lab, node, "mknod /root/log c 1 11", "rm /root/log"),
+        _joined(lab, node, "sleep 100 </root/log"),
+    ):
         played = lab.migrate(lab.elsewhere())
     _assert_refused(
         played, "open_device", "the device /root/log open", "close it in the application"
     )
+
+
+def test_link_local_socket(lab: Lab) -> None:
+    """A process of the container listens at the link-local address of its network."""
+    node = lab.location()
+    space = "nsenter --net=/run/netns/ff-redis"
+    own = f"{space} ip -6 -o addr show dev eth0 scope link | awk '{{print $4}}' | cut -d/ -f1"
+    address = lab.run(node, own)
+    assert address.startswith("fe80:")
+    script = (
+        "import socket, time; s = socket.socket(socket.AF_INET6); "
+        f'place = socket.getaddrinfo("{address}%eth0", 9999)[0][4]; '
+        "s.bind(place); s.listen(); time.sleep(100)"
+    )
+    with _joined(lab, node, f"{space} python3 -c '{script}' </dev/null"):
+        wait_for(lambda: "9999" in lab.run(node, f"{space} ss -Hltn6"), "it listens at its address")
+        played = lab.migrate(lab.elsewhere(), "--check")
+    _assert_refused(played, "link_local", address, "have the program use a global address")
+
+
+def test_process_of_another_user(lab: Lab) -> None:
+    """Where root has no right to its limits the kernel refuses CRIU as it does the plan."""
+    node = lab.location()
+    rights = int(lab.run(node, "awk '/CapBnd/ {print $2}' /proc/self/status"), 16)
+    if rights & 1 << 24:
+        pytest.skip("root has CAP_SYS_RESOURCE here, so CRIU can dump other users' processes")
+    with _joined(lab, node, "setpriv --reuid 65534 --clear-groups sleep 100 </dev/null"):
+        played = lab.migrate(lab.elsewhere(), "--check")
+    _assert_refused(
+        played, "other_user", "runs as user 65534", "Operation not permitted", "CAP_SYS_RESOURCE"
+    )
+
+
+def test_another_processor(lab: Lab) -> None:
+    """CRIU's own check refuses: of some features the source's has all, as no processor does."""
+    node = lab.location()
+    path = lab.run(node, "command -v criu")
+    kept = "/root/criu.kept"
+    wrapper = f"""#!/usr/bin/python3
+import pathlib, subprocess, sys, pycriu
+done = subprocess.run(["{kept}", *sys.argv[1:]])
+if sys.argv[1:3] == ["cpuinfo", "dump"]:
+    path = pathlib.Path(sys.argv[-1], "cpuinfo.img")
+    with path.open("rb") as file:
+        image = pycriu.images.load(file)
+    image["entries"][0]["x86_entry"][0]["capability"][9] = 0xFFFFFFFF
+    with path.open("wb") as file:
+        pycriu.images.dump(image, file)
+sys.exit(done.returncode)
+"""
+    do = f"mv {path} {kept} && printf %s {shlex.quote(wrapper)} >{path} && chmod 755 {path}"
+    with _until_done(lab, node, do, f"mv {kept} {path}"):
+        played = lab.migrate(lab.elsewhere(), "--check")
+    _assert_refused(
+        played,
+        "cpu_differs",
+        "CPU instruction capabilities do not match run time",
+        "move to a node with the same or a newer processor",
+    )
+
+
+@pytest.fixture
+def plain(lab: Lab) -> Iterator[tuple[str, str]]:
+    """A plain process with a log, in a namespace of its own: its node and its id."""
+    node, space = lab.location(), "ff-plain"
+    make = (
+        f"ip netns add {space} && ip -n {space} link add eth0 type veth peer name eth1 && "
+        f"ip -n {space} addr add 198.19.{lab.number}.121/32 dev eth0 && mkdir -p /root/plain && "
+        f"cd /root/plain || exit 1; setsid nsenter --net=/run/netns/{space} "
+        "sh -c 'exec sleep 1000 3>>/root/plain/log' </dev/null >/dev/null 2>&1 &"
+    )
+    undo = f"ip netns pids {space} | xargs -r kill; ip netns delete {space}; rm -r /root/plain"
+    find = f"ip netns pids {space} 2>/dev/null; test -e /root/plain/log"
+    with _until_done(lab, node, make, undo):
+        wait_for(lambda: bool(lab.run(node, find, check=False)), "the process runs")
+        yield node, lab.run(node, find)
+
+
+def test_what_a_process_needs_is_taken(lab: Lab, plain: tuple[str, str]) -> None:
+    """Its directory is missing on the destination, then its log is there already, then its id."""
+    _, process = plain
+    there, options = lab.elsewhere(), {"workload": "process:ff-plain"}
+    played = lab.migrate(there, "--check", **options)
+    _assert_refused(played, "no_file", "the directory /root/plain", "make it there")
+    with _until_done(
+        lab, there, "mkdir /root/plain; echo mine >/root/plain/log", "rm -r /root/plain"
+    ):
+        played = lab.migrate(there, "--check", **options)
+        _assert_refused(played, "file_taken", "/root/plain/log", "remove or rename it there")
+        # The kernel gives the next process the number after the last one.
+        take = (
+            f"echo {int(process) - 1} >/proc/sys/kernel/ns_last_pid; "
+            "nohup sleep 100 </dev/null >/dev/null 2>&1 & echo $!"
+        )
+        with _until_done(lab, there, "true", f"kill {process}"):
+            assert lab.run(there, take) == process
+            played = lab.migrate(there, "--check", **options)
+    _assert_refused(played, "pid_taken", f"id {process}, which is taken", "by sleep")
 
 
 def test_external_unix_socket(lab: Lab) -> None:

@@ -19,7 +19,7 @@ from .. import docker_engine as docker
 from .. import endpoint as endpoints
 from ..cgroup import Freezer, memory_bytes
 from ..commands import run
-from ..criu import check_open_files, check_space, complaints
+from ..criu import check_processes, check_space, complaints
 from ..errors import FlowferryError
 from ..identity import marks, require_same
 from .base import PATIENCE, About, Workload
@@ -111,7 +111,7 @@ class DockerContainer(Workload):
         _layer(found)
         self._check_sharing(found)
         self.check_node()
-        check_open_files(self.title, Freezer(about["freezer"]).pids())
+        check_processes(self.title, Freezer(about["freezer"]).pids())
         return about
 
     def _check_sharing(self, found: dict[str, Any]) -> None:

@@ -7,13 +7,14 @@ A container alone (podman.py) and those of a pod (podman_pod.py) move alike.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from .. import endpoint as endpoints
 from ..cgroup import Freezer, memory_bytes
 from ..commands import run
-from ..criu import check_open_files
+from ..criu import check_processes, complaints
 from ..errors import FlowferryError
 from .base import PATIENCE
 
@@ -85,7 +86,7 @@ def check_container(about: dict[str, Any], title: str) -> None:
             f"{title} has volumes ({', '.join(about['mounts'])}); their content would stay "
             "behind, so it is not moved",
         )
-    check_open_files(title, Freezer(about["freezer"]).pids())
+    check_processes(title, Freezer(about["freezer"]).pids())
 
 
 def check_image(about: dict[str, Any]) -> None:
@@ -102,12 +103,20 @@ def check_image(about: dict[str, Any]) -> None:
 
 def checkpoint(name: str, archive: Path) -> None:
     """Write the checkpoint of a frozen container, which stays frozen."""
-    run(
-        ["podman", "container", "checkpoint", "--leave-running", "--tcp-established"]
-        + ["--file-locks", "--compress", "none", "--export", str(archive), name],
-        code="checkpoint_failed",
-        timeout=PATIENCE,
-    )
+    try:
+        run(
+            ["podman", "container", "checkpoint", "--leave-running", "--tcp-established"]
+            + ["--file-locks", "--compress", "none", "--export", str(archive), name],
+            code="checkpoint_failed",
+            timeout=PATIENCE,
+        )
+    except FlowferryError as error:
+        # What runc says names the log, which has CRIU's reason.
+        log = re.search(r"/\S+/dump\.log", error.details)
+        if log and (reason := complaints(Path(log.group()))):
+            told = f'container "{name}": {reason}'
+            raise FlowferryError("checkpoint_failed", told, error.details) from error
+        raise
 
 
 def restore(archive: Path, *options: str) -> None:

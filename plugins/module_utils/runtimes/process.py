@@ -18,7 +18,7 @@ from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
 from ..commands import run
-from ..criu import check_open_files, check_pipes, check_space, link
+from ..criu import check_pipes, check_processes, check_space, link
 from ..criu_service import CriuService
 from ..errors import FlowferryError
 from ..processes import Process, in_network, roots
@@ -100,7 +100,7 @@ class ProcessTree(Workload):
         tree = in_network(self.namespace)
         self._check_tree(tree)
         self.check_node()
-        check_open_files(self.title, about["pids"])
+        check_processes(self.title, about["pids"])
         check_pipes(self.title, about["pids"])
         ids = {pid for process in tree for pid in (*process.threads(), process.group)}
         files = open_files.find(about["pids"])

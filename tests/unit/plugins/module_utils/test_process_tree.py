@@ -166,3 +166,25 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the child did not start"
         time.sleep(0.01)
+
+
+def test_processes_whose_limits_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a node that is itself a container without CAP_SYS_RESOURCE."""
+
+    def refuse(pid: int, limit: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    criu.check_limits("it", [os.getpid()])
+    monkeypatch.setattr(criu.resource, "prlimit", refuse)
+    with pytest.raises(FlowferryError, match=f"process {os.getpid()} runs as user") as raised:
+        criu.check_limits("it", [os.getpid()])
+    assert raised.value.code == "other_user"
+    assert "(Operation not permitted)" in str(raised.value)
+
+
+def test_processes_that_have_ended_have_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int, limit: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(criu.resource, "prlimit", gone)
+    criu.check_limits("it", [os.getpid()])
