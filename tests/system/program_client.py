@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients of real programs, for test_programs.py: on the client's host, standard library only.
+"""Clients of programs, for test_programs.py and test_process.py: on the client's host.
 
     python3 program_client.py KIND HOST
 
@@ -12,9 +12,12 @@ traceback.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import json
 import socket
+import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -189,11 +192,162 @@ class Nginx:
         return {"left": self.left, "sha256": self.hash.hexdigest()}
 
 
+class Session:
+    """A connection to PostgreSQL, by its protocol of version 3."""
+
+    def __init__(self, host: str) -> None:
+        self.connection = connect(host, 5432)
+        self.notices: list[str] = []
+        names = b"user\0it\0database\0postgres\0\0"
+        self.connection.sendall(struct.pack("!II", 8 + len(names), 3 << 16) + names)
+        self._answer()
+
+    def ask(self, query: str) -> list[str]:
+        """The first column of the result."""
+        text = query.encode() + b"\0"
+        self.connection.sendall(b"Q" + struct.pack("!I", 4 + len(text)) + text)
+        return self._answer()
+
+    def _answer(self) -> list[str]:
+        rows = []
+        while (message := self._message())[0] != "Z":
+            kind, content = message
+            if kind == "E":
+                raise ValueError(content)
+            if kind == "D":
+                (length,) = struct.unpack_from("!i", content, 2)
+                rows.append(content[6 : 6 + length].decode())
+        return rows
+
+    def _message(self) -> tuple[str, bytes]:
+        kind, length = struct.unpack("!cI", self._read(5))
+        content = self._read(length - 4)
+        if kind == b"A":
+            self.notices.append(content[4:].split(b"\0")[1].decode())
+        return kind.decode(), content
+
+    def _read(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            piece = self.connection.recv(length - len(data))
+            if not piece:
+                raise ConnectionError("PostgreSQL closed the connection")
+            data += piece
+        return data
+
+    def notice(self) -> str:
+        while not self.notices:
+            self._message()
+        return self.notices.pop(0)
+
+
+class Postgres:
+    """A transaction that stays open, a reader, a cursor, and somebody who listens for news."""
+
+    def __init__(self, host: str) -> None:
+        self.writer, self.reader, self.cursor, self.listener = (Session(host) for _ in range(4))
+        self.reader.ask("CREATE TABLE numbers (number int)")
+        self.writer.ask("BEGIN")
+        self.cursor.ask("BEGIN")
+        self.cursor.ask("DECLARE series CURSOR FOR SELECT generate_series(1, 1000)")
+        self.listener.ask("LISTEN news")
+        self.started = self._started()
+        self.rounds = 0
+
+    def _started(self) -> list[str]:
+        return self.reader.ask("SELECT pg_postmaster_start_time()")
+
+    def _count(self, session: Session) -> int:
+        return int(session.ask("SELECT count(*) FROM numbers")[0])
+
+    def check(self) -> dict[str, Any]:
+        self.rounds += 1
+        self.writer.ask(f"INSERT INTO numbers VALUES ({self.rounds})")
+        self.reader.ask(f"NOTIFY news, '{self.rounds}'")
+        return {
+            "own": self._count(self.writer),
+            "others": self._count(self.reader),
+            "fetched": int(self.cursor.ask("FETCH 1 FROM series")[0]),
+            "heard": int(self.listener.notice()),
+        }
+
+    def finish(self) -> dict[str, Any]:
+        self.writer.ask("COMMIT")
+        restarted = self._started() != self.started
+        return {
+            "own": self._count(self.writer),
+            "others": self._count(self.reader),
+            "restarted": restarted,
+        }
+
+
+class Ssh:
+    """A program that was started by ssh, which keeps answering."""
+
+    options = ("-T",)
+
+    def __init__(self, host: str) -> None:
+        settings = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+        self.ssh = subprocess.Popen(
+            ["ssh", *self.options, *(part for one in settings for part in ("-o", one))]
+            + [f"root@{host}", "python3 /srv/session.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Else it would keep the output of this client open when this client has failed.
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        atexit.register(self.ssh.kill)
+
+    def _ask(self, keys: str, answer: str) -> str:
+        """What follows ``answer``; a terminal also shows the keys."""
+        assert self.ssh.stdin is not None and self.ssh.stdout is not None
+        self.ssh.stdin.write(keys)
+        self.ssh.stdin.flush()
+        while answer not in (line := self.ssh.stdout.readline()):
+            if not line:
+                raise ConnectionError("the session ended")
+        return line.partition(answer)[2].strip()
+
+    def check(self) -> dict[str, Any]:
+        count, _, terminal = self._ask("word\n", "it is").split()
+        return {"count": int(count), "terminal": terminal == "True"}
+
+
+class Terminal(Ssh):
+    """The same at a terminal."""
+
+    options = ("-tt",)
+
+    def interrupt(self) -> dict[str, Any]:
+        return {"answer": "interrupted" + self._ask("\x03", "interrupted")}
+
+
+class Tree:
+    """Asks tree.py by TCP, and then by UDP."""
+
+    def __init__(self, host: str) -> None:
+        self.connection = connect(host, 7000)
+        self.datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.datagrams.settimeout(LIMIT)
+        self.datagrams.connect((host, 7000))
+
+    def check(self) -> dict[str, Any]:
+        self.connection.sendall(b"?")
+        first = json.loads(read_line(self.connection))
+        self.datagrams.send(b"?")
+        return {"answers": [first, json.loads(self.datagrams.recv(2000))]}
+
+
 KINDS: dict[str, Callable[[str], Any]] = {
     "command": Command,
     "echo": Echo,
     "memcached": Memcached,
     "nginx": Nginx,
+    "postgres": Postgres,
+    "ssh": Ssh,
+    "terminal": Terminal,
+    "tree": Tree,
     "visitors": Visitors,
 }
 

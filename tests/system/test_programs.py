@@ -21,7 +21,12 @@ SPACE = f"ff-{NAME}"
 CLIENT = Path(__file__).with_name("program_client.py")
 LARGE = 40 << 20
 """Bytes of the download: far more than what buffers hold, so that the server waits."""
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+SYS_RESOURCE = 1 << 24
+"""The capability to read and set the limits of other users' processes."""
+PASSWD = """root::0:0:root:/root:/bin/sh
+sshd:x:100:65534:sshd:/run/sshd:/bin/false
+nobody:x:65534:65534:nobody:/:/bin/false
+"""
 GROUP = "root:x:0:\nnogroup:x:65534:\n"
 NGINX = """
 daemon off; user root; worker_processes 2; pid /nginx.pid; error_log stderr;
@@ -84,11 +89,58 @@ while True:
         serve(connection)
 """
 """A server that accepts only now and then, so that some connections always wait for it."""
+POSTGRES = """
+import glob, os, pathlib, subprocess
+
+programs = glob.glob("/usr/lib/postgresql/*/bin")[0]
+data = pathlib.Path("/var/lib/data")
+data.mkdir()
+os.chown(data, 65534, 65534)
+if os.path.exists("/srv/nobody.so"):
+    os.environ["LD_PRELOAD"] = "/srv/nobody.so"
+else:
+    os.setgid(65534)
+    os.setuid(65534)
+subprocess.run(
+    [f"{programs}/initdb", "-D", data, "--auth=trust", "--username=it", "--locale=C"], check=True
+)
+with (data / "pg_hba.conf").open("a") as allowed:
+    allowed.write("host all all all trust")
+server = f"{programs}/postgres"
+options = ["-c", "listen_addresses=*", "-c", "unix_socket_directories="]
+os.execv(server, [server, "-D", data, *options])
+"""
+NOBODY = "int getuid(void) { return 65534; } int geteuid(void) { return 65534; }"
+"""PostgreSQL refuses to be root, and root may lack the right to dump others (code other_user)."""
+SSHD = """
+import os, pathlib, subprocess
+
+pathlib.Path("/run/sshd").mkdir(parents=True)
+subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/srv/key"], check=True)
+settings = ["HostKey=/srv/key", "PermitRootLogin=yes", "PermitEmptyPasswords=yes"]
+options = [part for setting in settings for part in ("-o", setting)]
+os.execv("/usr/sbin/sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *options])
+"""
+SESSION = """
+import os
+
+count = 0
+while True:
+    try:
+        word = input()
+        count += 1
+        print("it is", count, word, os.isatty(0), flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+"""What somebody who has logged in by ssh has running there."""
 COMMANDS = {
     "echo": "python3 /srv/echo.py",
     "memcached": "memcached -u root -l 0.0.0.0 -m 64",
     "nginx": "nginx -e stderr -c /srv/nginx.conf",
+    "postgres": "python3 /srv/postgres.py",
     "slow": "python3 /srv/slow.py",
+    "ssh": "python3 /srv/sshd.py",
 }
 
 
@@ -98,7 +150,10 @@ def files(lab: Lab) -> str:
     lab.playbook("../tests/system/programs.yml").must_succeed()
     contents = {
         "srv/echo.py": ECHO,
+        "srv/postgres.py": POSTGRES,
+        "srv/session.py": SESSION,
         "srv/slow.py": SLOW,
+        "srv/sshd.py": SSHD,
         "srv/nginx.conf": NGINX,
         "etc/passwd": PASSWD,
         "etc/group": GROUP,
@@ -107,6 +162,9 @@ def files(lab: Lab) -> str:
     lab.run("node1", "mkdir -p /root/programs/etc /root/programs/srv")
     for name, text in contents.items():
         lab.run("node1", f"printf %s {shlex.quote(text)} >/root/programs/{name}")
+    if not int(lab.run("node1", "awk '/CapBnd/ {print $2}' /proc/self/status"), 16) & SYS_RESOURCE:
+        build = "clang -xc -shared -fPIC -o /root/programs/srv/nobody.so -"
+        lab.run("node1", f"echo {shlex.quote(NOBODY)} | {build}")
     large = "/root/programs/srv/large"
     lab.run("node1", f"head -c {LARGE} /dev/urandom >{large}")
     return lab.run("node1", f"sha256sum {large}").split()[0]
@@ -141,11 +199,15 @@ def start(lab: Lab, files: str) -> Iterator[Callable[..., RemoteClient]]:
             f"podman start {NAME}",
         )
         listening = f"ip netns exec {SPACE} ss -Hltn | grep -q :"
-        wait_for(
-            lambda: "yes" in lab.run("node1", f"{listening} && echo yes", check=False),
-            f"{program} listens",
-            seconds=60,
-        )
+        try:
+            wait_for(
+                lambda: "yes" in lab.run("node1", f"{listening} && echo yes", check=False),
+                f"{program} listens",
+                seconds=60,
+            )
+        except AssertionError as error:
+            error.add_note(lab.run("node1", f"podman logs {NAME} 2>&1"))
+            raise
 
     def begin(program: str, kind: str = "") -> RemoteClient:
         if not clients:
@@ -226,3 +288,25 @@ def test_a_program_that_accepts_nothing(lab: Lab, start: Callable[..., RemoteCli
     seen = visitors.seen("finish")
     assert seen["errors"] == [] and seen["answered"] > 100
     assert seen["last"] == seen["answered"] + 2
+
+
+def test_an_open_transaction_of_postgresql(lab: Lab, start: Callable[..., RemoteClient]) -> None:
+    """It sees what it has written, others do not; a cursor and a subscription go on."""
+    client = start("postgres")
+    for number, destination in enumerate(("node2", "node1"), start=1):
+        assert client.seen() == {"own": number, "others": 0, "fetched": number, "heard": number}
+        move(lab, destination)
+    assert client.seen() == {"own": 3, "others": 0, "fetched": 3, "heard": 3}
+    assert client.seen("finish") == {"own": 3, "others": 3, "restarted": False}
+
+
+def test_sessions_of_ssh(lab: Lab, start: Callable[..., RemoteClient]) -> None:
+    """With a terminal and without; the terminal goes on to make signals of keys."""
+    clients = [start("ssh", kind) for kind in ("ssh", "terminal")]
+    for number, destination in enumerate(("node2", "node1"), start=1):
+        for client, terminal in zip(clients, (False, True), strict=True):
+            assert client.seen() == {"count": number, "terminal": terminal}
+        move(lab, destination)
+    assert clients[1].seen("interrupt") == {"answer": "interrupted"}
+    for client, terminal in zip(clients, (False, True), strict=True):
+        assert client.seen() == {"count": 3, "terminal": terminal}
