@@ -15,6 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))  # for lab
 
 from lab_control import Lab
 
+from tests.system import runtime_table
+
+OUTPUT = Path(__file__).resolve().parents[1] / "output"
+"""Where results that are no verdict go."""
+
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
@@ -32,14 +37,20 @@ def lab() -> Iterator[Lab]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of test_runtimes.py: what moved how, as far as this run has tried it."""
-    cells = [
-        (report.nodeid.rpartition("[")[2].rstrip("]"), protocol, text)
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.getreports(outcome)
-        if "test_runtimes.py" in report.nodeid and report.when == "call"
-        for protocol, text in report.user_properties or [("all", "FAILED")]
-    ]
-    if cells:
+    found: dict[tuple[str, str], dict[str, str] | str] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if "test_runtimes.py" not in report.nodeid or report.when == "teardown":
+                continue
+            runtime, _, strategy = report.nodeid.rpartition("[")[2].rstrip("]").rpartition("-")
+            measured = {name: str(text) for name, text in report.user_properties}
+            if outcome != "passed":
+                found[runtime, strategy] = runtime_table.reason(report.longreprtext)
+            elif report.when == "call":
+                found[runtime, strategy] = measured
+    if found:
+        cells = runtime_table.table(found)
+        runtime_table.write(cells, OUTPUT)
         terminalreporter.section("runtime, strategy and protocol: no resets, nothing lost")
-    for cell, protocol, text in sorted(cells):
-        terminalreporter.line(f"{cell:<20} {protocol:<9} {text}")
+        for line in runtime_table.as_text(cells):
+            terminalreporter.line(line)

@@ -24,6 +24,7 @@ from flowferry_p4.client.traffic import Address
 
 from demo.lab_control import NODES, ROOT, Lab, wait_for
 from demo.traffic import RemoteClient
+from tests.system.runtime_table import RUNTIMES, STRATEGIES
 
 # Fewer while you work at it.
 MOVES = int(os.environ.get("FLOWFERRY_MOVES") or 10)
@@ -37,7 +38,6 @@ REDIS = '--save "" --protected-mode no'
 PORTS = ((6, 6379), (17, 7000))
 """Protocol and port: Redis, and the counter of datagrams."""
 PATTERNS = ["198.19.{lab}.{host}", "2001:2:0:{lab}::{host}"]
-STRATEGIES = ["keep", "rewrite"]
 
 
 def start_podman(lab: Lab, node: str) -> None:
@@ -211,7 +211,7 @@ def compile_counter(lab: Lab) -> None:
 
 
 @pytest.fixture(
-    params=[(runtime, strategy) for runtime in ROWS for strategy in STRATEGIES], ids="-".join
+    params=[(runtime, strategy) for runtime in RUNTIMES for strategy in STRATEGIES], ids="-".join
 )
 def site(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Site]:
     runtime, strategy = request.param
