@@ -54,6 +54,7 @@ def test_an_ordinary_pod_can_be_moved() -> None:
         ("spec.volumes", [{"name": "data", "hostPath": {"path": "/x"}}], "has_mounts"),
         ("spec.initContainers", [{"name": "s", "restartPolicy": "Always"}], "pod_cannot_move"),
         ("spec.containers", [{"name": "redis", "tty": True}], "pod_cannot_move"),
+        ("status.podIPs", [{"ip": "198.19.0.1"}, {"ip": "2001:2::1"}], "pod_cannot_move"),
         (
             "metadata.ownerReferences",
             [{"kind": "StatefulSet", "controller": True}],
