@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes import kubernetes
 
 ABOUT: dict[str, Any] = {
@@ -36,6 +38,8 @@ class Freezer:
 class Runtime:
     """A dump that ends when the test says so."""
 
+    name = "CRI-O"
+
     def __init__(self) -> None:
         self.dumped = threading.Event()
         self.waited = threading.Event()
@@ -47,6 +51,9 @@ class Runtime:
 
     def resume(self, container: dict[str, Any]) -> None:
         """Nothing."""
+
+    def require(self) -> None:
+        """It restores."""
 
     def forget(self, names: list[str]) -> None:
         """Nothing."""
@@ -80,3 +87,28 @@ def test_a_dump_that_outlives_its_move_freezes_nothing(pod: Any) -> None:
     for thread in threading.enumerate()[before:]:
         thread.join(10)
     assert Freezer.done == ["thaw"]
+
+
+def test_the_runtime_hears_of_it_before_its_container_goes_on(
+    pod: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod._runtime, "resume", lambda container: Freezer.done.append("told"))
+    pod.resume(ABOUT)
+    assert Freezer.done == ["told", "thaw"]
+
+
+@pytest.mark.parametrize(("source", "refused"), [("CRI-O", False), ("containerd", True)])
+def test_source_and_destination_have_the_same_runtime(
+    pod: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, refused: bool
+) -> None:
+    for check in ("check_criu", "check_space"):
+        monkeypatch.setattr(kubernetes, check, lambda *_: None)
+    about = {"containers": {"redis": {"container_runtime": source}}, "memory_bytes": 1}
+    if not refused:
+        pod.check_destination(about, tmp_path)
+        return
+    with pytest.raises(
+        FlowferryError, match="runs in containerd, and this node has CRI-O"
+    ) as raised:
+        pod.check_destination(about, tmp_path)
+    assert raised.value.code == "runtimes_differ"

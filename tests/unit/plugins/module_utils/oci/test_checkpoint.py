@@ -71,6 +71,12 @@ def test_another_base_is_a_layer_above(archive: Path) -> None:
     assert changed["rootfsImageName"] == "registry.example.com/redis:7"
 
 
+def test_a_base_that_the_archive_names_already_needs_no_layer(archive: Path) -> None:
+    same = "registry.example.com/redis@sha256:" + "b" * 64
+    image = checkpoint.build_image(archive, "", same)
+    assert len(json.loads(image.manifest)["layers"]) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"no tar file", None])
 def test_what_is_no_checkpoint_is_refused(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "archive.tar"
