@@ -9,7 +9,8 @@ short_description: One-time certificates of a migration
 version_added: 0.1.0
 description:
   - Makes the key and certificates with which the controller and the two nodes of one migration
-    know each other. They are valid for an hour and are written nowhere.
+    know each other. They are valid for an hour and are written nowhere, but for a
+    directory on the destination of a pod in CRI-O that only root reads, while the pod moves.
   - Runs on the controller and needs the Python package C(cryptography) there.
   - Use C(no_log) on the task, since the result holds a private key.
 attributes:
