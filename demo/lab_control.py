@@ -11,8 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class Played:
     def outcome(self) -> dict[str, Any]:
         """The result of the migration task; empty when the play did not come to it."""
         return self.task("Migration")
+
+    @property
+    def outcomes(self) -> list[dict[str, Any]]:
+        """The results of all its migrations, in order."""
+        return [result for task, _, result in self.results if task == "Migration"]
 
     @property
     def failure(self) -> dict[str, Any]:
@@ -120,12 +126,15 @@ class Lab:
         watched: bool = False,
         **extra: Any,
     ) -> Played:
-        """Run ``playbooks/NAME`` with ``extra`` variables; the caller looks at how it ended.
+        """Run ``playbooks/NAME``, or a file, with ``extra`` variables; the caller looks at its end.
 
         ``watched``: what it says while it runs goes to this program's output.
         """
         completed = subprocess.run(
-            [str(Path(sys.executable).parent / "ansible-playbook"), f"playbooks/{playbook}"]
+            [
+                str(Path(sys.executable).parent / "ansible-playbook"),
+                str(Path("playbooks", playbook)),
+            ]
             + ["-e", json.dumps(extra), *options],
             cwd=ROOT,
             env={**self._environment(), **(environment or {})},
@@ -160,6 +169,18 @@ class Lab:
         return self.playbook(
             "migrate.yml", *options, **{"workload": "redis", "destination": destination, **more}
         )
+
+    def migrate_each(self, moves: Sequence[Mapping[str, Any]]) -> Played:
+        """Several moves one after the other, by one run of Ansible, which starts only once.
+
+        Each is given as the variables of ``playbooks/migrate.yml``; the first failure is the last.
+        """
+        playbook = str(ROOT / "playbooks" / "migrate.yml")
+        plays = [{"import_playbook": playbook, "vars": dict(move)} for move in moves]
+        with tempfile.TemporaryDirectory(prefix="ff-moves-") as directory:
+            file = Path(directory) / "moves.yml"
+            file.write_text(json.dumps(plays))  # which is YAML
+            return self.playbook(str(file))
 
     def migrate_with_fault(self, destination: str, fault: str) -> Played:
         """Move Redis while a party dies after a phase, PHASE:keeper, :source or :destination."""
