@@ -9,7 +9,7 @@ The format is described in docs/JSON_format.md of behavioral-model, versions 2.1
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeAlias
 
 from .errors import BadProgram, Refused, Source
@@ -101,6 +101,18 @@ def _source(node: Json) -> Source | None:
     return Source(info["filename"], info["line"], info.get("source_fragment", ""))
 
 
+def _use(node: Any, names: Set[str], near: Source | None) -> Source | None:
+    """The source of the first node that has one of the names in it."""
+    if isinstance(node, Mapping):
+        near = _source(node) or near
+        inner = [value for key, value in node.items() if key != "source_info"]
+    elif isinstance(node, list):
+        inner = node
+    else:
+        return near if isinstance(node, str) and node in names else None
+    return next((found for value in inner if (found := _use(value, names, near))), None)
+
+
 def _int(text: str) -> int:
     return int(text, 16)
 
@@ -153,7 +165,24 @@ class _Reader:
     def _refuse_whole_sections(self) -> None:
         for section, what in REFUSED_SECTIONS.items():
             for node in self.document.get(section, []):
-                raise Refused(f"{what} {node.get('name', '')}".rstrip(), _source(node))
+                source = _source(node) or self._first_use(node)
+                raise Refused(f"{what} {node.get('name', '')}".rstrip(), source)
+
+    def _first_use(self, union_type: Json) -> Source | None:
+        """Where a union, or a header of one, is first used: p4c tells no line of its type."""
+        unions = [
+            u
+            for u in self._section("header_unions")
+            if u.get("union_type") == union_type.get("name")
+        ]
+        members = {number for u in unions for number in u["header_ids"]}
+        names = {u["name"] for u in unions}
+        names |= {h["name"] for h in self.document["headers"] if h["id"] in members}
+        for section in ("pipelines", "actions", "deparsers"):
+            source = _use(self.document[section], names, None)
+            if source:
+                return source
+        return None
 
     # headers
     def _headers(self) -> dict[str, Header]:
