@@ -86,13 +86,16 @@ class Note:
         )
 
 
+_NOTHING = Note()
+
+
 @dataclass(frozen=True)
 class Entry:
     key: Key
     call: Call
     slot: int
     """The entry's place among the table's counters."""
-    note: Note = Note()
+    note: Note = _NOTHING
 
 
 def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]]:
@@ -192,9 +195,12 @@ class TableStore:
     def _default_place(self) -> Place:
         return ("default", self.layout.name)
 
-    def _note(self, place: Place, call: Call | None, note: Note) -> None:
-        """Keep a note, before the entry changes."""
-        if note != Note() or self._notes.knows(place):
+    def _note(self, key: Key | None, call: Call | None, note: Note) -> None:
+        """Keep a note of an entry, or of the default one, before it changes."""
+        if note == _NOTHING and self._notes.is_empty:
+            return
+        place = self._place(key) if key else self._default_place
+        if note != _NOTHING or self._notes.knows(place):
             self._notes.write(place, note.line(call))
 
     def _recall_note(self, place: Place, call: Call | None) -> Note:
@@ -203,7 +209,7 @@ class TableStore:
             if line == note.line(call):
                 self._notes.recall(place, line)
                 return note
-        return Note()
+        return _NOTHING
 
     # entries
     def _refuse_constant(self) -> None:
@@ -214,7 +220,7 @@ class TableStore:
         self,
         key: Key,
         call: Call,
-        note: Note = Note(),
+        note: Note = _NOTHING,
         counts: Counts | None = None,
         rates: Rates | None = None,
     ) -> Entry:
@@ -225,7 +231,7 @@ class TableStore:
             raise TableFull(f"table {self.table.name} is full ({self.layout.size} entries)")
         entry = Entry(key, call, self._free[0], note)
         self._start(entry, counts or Counts(), rates)
-        self._note(self._place(key), call, note)
+        self._note(key, call, note)
         try:
             self._put(entry)
         except OSError as error:
@@ -244,12 +250,12 @@ class TableStore:
         if self.times:
             self.times.write(entry.slot, time.monotonic_ns())
 
-    def modify(self, key: Key, call: Call, note: Note = Note()) -> Entry:
+    def modify(self, key: Key, call: Call, note: Note = _NOTHING) -> Entry:
         """Give an entry another action; its place and its counter stay."""
         self._refuse_constant()
         before = self.find(key)
         entry = replace(before, call=call, note=note)
-        self._note(self._place(key), call, note)
+        self._note(key, call, note)
         self._put(entry)
         self.entries[key] = entry
         self.references[before.call] -= 1
@@ -264,7 +270,8 @@ class TableStore:
         elif self._map:
             self._map.delete(encode_key(self.layout, key))
         del self.entries[key]
-        self._notes.forget(self._place(key))
+        if not self._notes.is_empty:
+            self._notes.forget(self._place(key))
         self.references[entry.call] -= 1
         # Taken again last: packets may still be counted there until publish().
         self._free.append(entry.slot)
@@ -313,13 +320,13 @@ class TableStore:
         """A constant one is compiled in."""
         return self.table.default is not None and self.table.default.const
 
-    def set_default(self, call: Call | None, note: Note = Note()) -> None:
+    def set_default(self, call: Call | None, note: Note = _NOTHING) -> None:
         """Set the default action; None goes back to the program's own."""
         if self._default_is_constant:
             raise TableConstant(f"the default action of table {self.table.name} is constant")
         self.default = call or self.initial_default
         self.default_note = note
-        self._note(self._default_place, self.default, note)
+        self._note(None, self.default, note)
         self._write_default()
 
     def _write_default(self) -> None:

@@ -68,6 +68,11 @@ class Notebook:
             self._append(_line(place, note))
         self._current[place] = note
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever noted that is still in the file."""
+        return not self._current
+
     def knows(self, place: Place) -> bool:
         """Whether there is a note that another one would have to put out of date."""
         return place in self._current

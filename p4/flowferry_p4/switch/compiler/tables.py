@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from ..errors import Refused
 from ..model import FieldRef, KeyField, Program, Table, ValueSet
@@ -63,18 +64,18 @@ class TableLayout:
     meter: str | None = None
     """The direct meter, whose cells go by slot."""
 
-    @property
+    @cached_property
     def key_sizes(self) -> tuple[int, ...]:
         """Bytes of each part of a hash key, or of a trie's data."""
         if self.kind is Kind.TRIE:
             return tuple((p.width + 7) // 8 for p in self.parts)
         return tuple(container(p.width) // 8 for p in self.parts)
 
-    @property
+    @cached_property
     def data_size(self) -> int:
         return sum(self.key_sizes)
 
-    @property
+    @cached_property
     def padding(self) -> int:
         """Bytes behind a hash key's parts, so that its size is a multiple of its alignment."""
         return -self.data_size % min(8, max(self.key_sizes, default=1))
