@@ -3,8 +3,9 @@
 
     python -m tests.benchmark.switch_speed --output DIRECTORY [--bmv2 simple_switch_grpc]
 
-Two hosts, a wire from each to the thing in between. What is compared was measured in one run; the
-ratios are the result. Writes switch_speed.json and, of it, switch_speed.png. Needs root.
+Two hosts, a wire from each to the thing in between, or one wire. What is compared was measured in
+one run; the ratios are the result, and whether what is required is met. Writes switch_speed.json
+and, of it, switch_speed.png. Needs root and an idle machine; takes two minutes, with BMv2 three.
 """
 
 from __future__ import annotations
@@ -20,11 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: there is no screen
-from matplotlib import pyplot
-
+from tests.benchmark.switch_figures import draw, ratios, requirements
+from tests.benchmark.switch_hold import measure_hold
 from tests.integration.switch_bench import (
     GATEWAY_MAC,
     P4INFO,
@@ -111,7 +109,7 @@ for _ in range(int(sys.argv[2])):
 
 
 # --- what a path does -------------------------------------------------------------------------
-def measure(client: Host, server: Host) -> dict[str, float]:
+def measure(client: Host | End, server: Host | End) -> dict[str, float]:
     """Throughput of TCP, rate of small packets, and round-trip times between two hosts."""
     _, tcp = _stream("tcp", client, server)
     packets, _ = _stream("udp", client, server)
@@ -130,7 +128,7 @@ def _line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def _stream(kind: str, client: Host, server: Host) -> tuple[float, float]:
+def _stream(kind: str, client: Host | End, server: Host | End) -> tuple[float, float]:
     """Packets (or reads), and bits in a second, as they arrive."""
     sink = server.python(SINK, kind, server.address, str(SECONDS))
     assert _line(sink) == "listening"
@@ -141,7 +139,7 @@ def _stream(kind: str, client: Host, server: Host) -> tuple[float, float]:
     return float(packets), float(bits)
 
 
-def _round_trips(client: Host, server: Host) -> list[int]:
+def _round_trips(client: Host | End, server: Host | End) -> list[int]:
     echo = server.python(ECHO, server.address)
     assert _line(echo) == "listening"
     done = client.run("python3", "-c", PING, server.address, str(PINGS))
@@ -164,6 +162,30 @@ def hosts() -> Iterator[tuple[Namespace, Host, Host]]:
             end.run(*neighbour, GATEWAY_MAC, "198.19.9.1")
             end.run(*neighbour, other.mac, other.address)
         yield middle, ends[0], ends[1]
+
+
+class End(Namespace):
+    """A host whose wire leads to the other one."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__("ffwire")
+        self.address = address
+
+
+def wire() -> dict[str, Any]:
+    """Nothing in between: what round trips take anyway."""
+    with contextlib.ExitStack() as stack:
+        ends = []
+        for number in (1, 2):
+            ends.append(End(f"198.19.9.{number}"))
+            stack.callback(ends[-1].remove)
+        one, two = ends
+        run("ip", "link", "add", "data0", "netns", one.name, "type", "veth",
+            "peer", "name", "data0", "netns", two.name)  # fmt: skip
+        for end in ends:
+            end.run("ip", "address", "add", f"{end.address}/24", "dev", "data0")
+            end.run("ip", "link", "set", "data0", "up")
+        return measure(one, two)
 
 
 def bridge() -> dict[str, Any]:
@@ -209,6 +231,20 @@ def embedded(directory: Path) -> dict[str, Any]:
                 result["entries"][count] = measure(client, server)
             result["writes_per_s"] = rates[-1]
             result["modify_ms"] = _modify_times(controller, client)
+        switch.end()
+        return result
+
+
+def hold(directory: Path) -> dict[str, Any]:
+    """What a controller of ours keeps of a flow, and delivers."""
+    with hosts() as (middle, client, server):
+        switch = SwitchProcess(middle, directory / "hold", ["1@port1", "2@port2"])
+        switch.wait_ready()
+        with Controller(switch.address, Names.of(P4INFO)) as controller:
+            controller.answer()
+            controller.set_pipeline()
+            _routes(controller, client, server)
+        result = measure_hold(switch.address, client, server)
         switch.end()
         return result
 
@@ -283,39 +319,6 @@ def bmv2(directory: Path, binary: Path) -> dict[str, Any]:
             return measure(client, server)
 
 
-# --- what is said -----------------------------------------------------------------------------
-def ratios(result: dict[str, Any]) -> dict[str, float]:
-    ours, beside = result["embedded"]["entries"], result["bridge"]
-    few, many = ours[ENTRIES[0]], ours[ENTRIES[-1]]
-    said = {
-        "tcp_to_bridge": few["tcp_gbit"] / beside["tcp_gbit"],
-        "packets_to_bridge": few["packets"] / beside["packets"],
-        "rtt_to_bridge": few["rtt_p50_us"] / beside["rtt_p50_us"],
-        "packets_many_to_few_entries": many["packets"] / few["packets"],
-    }
-    if "bmv2" in result:
-        said["tcp_to_bmv2"] = few["tcp_gbit"] / result["bmv2"]["tcp_gbit"]
-    return said
-
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    rows = {"bridge": result["bridge"]}
-    rows |= {f"{n:,} entries": row for n, row in result["embedded"]["entries"].items()}
-    if "bmv2" in result:
-        rows["BMv2"] = result["bmv2"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
-    kinds = (
-        ("tcp_gbit", "TCP, Gbit/s"),
-        ("packets", "64-byte packets/s"),
-        ("rtt_p50_us", "round trip p50, µs"),
-    )
-    for axis, (key, title) in zip(axes, kinds, strict=True):
-        axis.barh(list(rows), [row[key] for row in rows.values()])
-        axis.invert_yaxis()
-        axis.set_title(title)
-    figure.savefig(path, dpi=120)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -325,14 +328,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ff-speed-") as scratch:
-        result: dict[str, Any] = {"bridge": bridge(), "embedded": embedded(Path(scratch))}
+        result: dict[str, Any] = {"wire": wire(), "bridge": bridge()}
+        result["embedded"] = embedded(Path(scratch))
+        result["hold"] = hold(Path(scratch))
         if options.bmv2:
             result["bmv2"] = bmv2(Path(scratch), options.bmv2)
     result["machine"] = run("uname", "-srm").strip()
     result["ratios"] = ratios(result)
     (options.output / "switch_speed.json").write_text(json.dumps(result, indent=1) + "\n")
     draw(result, options.output / "switch_speed.png")
-    print(json.dumps(result["ratios"], indent=1))
+    for name, value, limit, met in requirements(result):
+        print(f"{'met' if met else 'NOT MET':8}{name}: {value:,.3g} ({limit})")
 
 
 if __name__ == "__main__":
