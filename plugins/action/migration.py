@@ -37,6 +37,7 @@ class ActionModule(ActionBase):
                 "certificates": {"type": "dict", "required": True, "no_log": True},
                 "strategy": {"type": "str", "choices": ["keep", "rewrite"], "default": "keep"},
                 "destination_address": {"type": "str"},
+                "volumes": {"type": "str", "choices": ["shared", "copy"], "default": "shared"},
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
                 "accept_timeout": {"type": "float", "default": 0.5},

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 from . import endpoint as endpoints
 from .commands import run
 from .errors import FlowferryError
+from .volumes.model import Store, Volume
 
 SOCKET = Path("/run/docker.sock")
 PAUSE_IMAGE = "localhost/flowferry/pause:latest"
@@ -79,8 +80,8 @@ def inspect(name: str) -> dict[str, Any] | None:
 
 
 def remove(name: str) -> None:
-    """End and delete a container; one that is not there is no failure."""
-    call("DELETE", f"/containers/{quote(name)}", force="true", v="true")
+    """End and delete a container; one that is not there is no failure. Its volumes stay."""
+    call("DELETE", f"/containers/{quote(name)}", force="true")
 
 
 def create(name: str, wanted: dict[str, Any], *, code: str = "command_failed") -> str:
@@ -94,6 +95,45 @@ def create(name: str, wanted: dict[str, Any], *, code: str = "command_failed") -
 def has_image(name: str) -> bool:
     """Whether there is an image of this name or id."""
     return call("GET", f"/images/{quote(name)}/json") is not None
+
+
+class DockerStore(Store):
+    """Docker's named volumes; those without a name of their own have a random one."""
+
+    removal = "docker volume rm {name}"
+
+    def inspect(self, name: str) -> Volume | None:
+        found = call("GET", f"/volumes/{quote(name, safe='')}")
+        if found is None:
+            return None
+        return Volume(
+            "volume",
+            name,
+            found["Mountpoint"],
+            driver=found["Driver"],
+            options=found.get("Options") or {},
+            labels=found.get("Labels") or {},
+        )
+
+    def create(self, volume: Volume) -> None:
+        # The engine makes nothing of a request for one that is there, and says nothing either.
+        if self.inspect(volume.name) is not None:
+            raise FlowferryError(
+                "volume_taken", f"somebody has just made a volume {volume.name} on the destination"
+            )
+        call("POST", "/volumes/create", {"Name": volume.name, "Labels": volume.labels})
+
+    def remove(self, name: str) -> None:
+        call("DELETE", f"/volumes/{quote(name, safe='')}")
+
+    def home(self) -> Path:
+        return Path(call("GET", "/info")["DockerRootDir"]) / "volumes"
+
+    def mounts(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        return [
+            (one["Names"][0].lstrip("/"), one["Mounts"])
+            for one in call("GET", "/containers/json", all="true") or []
+        ]
 
 
 # -- pause containers

@@ -29,6 +29,7 @@ from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
 from .unsettled import look
+from .volumes.operations import VolumeOperations
 
 STATE = Path("/run/flowferry")
 # Nobody has asked for anything for this long (seconds): the controller is gone for good.
@@ -51,6 +52,7 @@ class Operations:
         self.directory.mkdir(mode=0o700)
         self.has_arrived = threading.Event()
         self._sender: Sender | None = None
+        self.volumes = VolumeOperations(workload, certificates)
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
         """What can be asked for."""
@@ -58,6 +60,7 @@ class Operations:
         names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
         names += " new_endpoint check_kernel cpu_image check_cpu die_for_test"
         handlers = {name: getattr(self, name) for name in names.split()}
+        handlers |= self.volumes.handlers()
         return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
 
     def describe(self) -> About | None:
@@ -92,12 +95,14 @@ class Operations:
         if rewrites:
             pycriu()
         self.workload.prepare_destination(about, Endpoint(**endpoint))
+        self.volumes.prepare(about)
 
     def prepare_source(self, about: About, host: str, port: int) -> None:
         """Open the stream to the destination before anything is held."""
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
+        self.volumes.name_lineage(about)
 
     def freeze(self, about: About, last: bool) -> bool:
         """Freeze it unless connections are unsettled: then it goes on, and the answer is False.
@@ -119,8 +124,11 @@ class Operations:
             unsettled.refuse(self.workload.title)
         return last or not unsettled
 
-    def checkpoint(self, about: About) -> None:
-        self.workload.checkpoint(about, self._empty_checkpoint())
+    def checkpoint(self, about: About) -> dict[str, int]:
+        """The dump, and beside it what has changed in volumes; says how many bytes that was."""
+        with self.volumes.last_pass() as said:
+            self.workload.checkpoint(about, self._empty_checkpoint())
+        return said
 
     def transfer(self) -> dict[str, Any]:
         if self._sender is None:
@@ -137,7 +145,8 @@ class Operations:
         self.workload.rewrite(about, self._arrived(), addresses)
 
     def restore(self, about: About) -> None:
-        self.workload.restore(about, self._arrived())
+        with self.volumes.ready(about):
+            self.workload.restore(about, self._arrived())
 
     def _arrived(self) -> Path:
         # The sender hears of the arrival a moment before it is noted here.
@@ -151,15 +160,17 @@ class Operations:
     def remove(self, about: About, endpoint: dict[str, Any]) -> None:
         """The source is not needed any more: end it, and shred its checkpoint."""
         self.workload.remove(about, Endpoint(**endpoint))
+        self.volumes.leave(about)
 
     def discard(self, about: About, endpoint: dict[str, Any], warm: bool) -> None:
-        """Undo what was done at the destination: the copy, its network, a restore under way.
+        """Undo what was done at the destination: the copy, its network and volumes, a restore.
 
         A ``warm`` endpoint was there before, and so it is afterwards.
         """
         self.workload.remove(about, Endpoint(**endpoint))
         if self.workload.describe() is not None or find(endpoint["namespace"]) is not None:
             raise FlowferryError("discard_failed", "the copy is still there")
+        self.volumes.discard(about)
         if warm:
             create(Endpoint(**endpoint))
 
@@ -169,6 +180,7 @@ class Operations:
 
     def clean(self) -> None:
         """Leave no trace of the checkpoint."""
+        self.volumes.close()
         if self._sender is not None:
             self._sender.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -221,6 +233,8 @@ class Helper:
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
                 self._operations.receive(lines)
+            elif hello.get("hello") == "volumes":
+                self._operations.volumes.receive(lines)
             elif hello.get("hello") == "keeper":
                 self._serve_keeper(lines)
         except (OSError, ssl.SSLError, ValueError, FlowferryError) as error:

@@ -76,7 +76,7 @@ def find(pids: Iterable[int]) -> list[OpenFile]:
         except FileNotFoundError:  # closed and removed in the meantime
             continue
         if stat.S_ISREG(info.st_mode):
-            shared = _type_of(path, mounts) in _SHARED
+            shared = is_shared(_type_of(path, mounts))
             found.append(
                 OpenFile(
                     path,
@@ -113,6 +113,11 @@ def _mapped(pid: int) -> list[tuple[str, bool]]:
         if len(fields) == 6 and fields[5].startswith("/") and not fields[5].endswith(" (deleted)"):
             found.append((fields[5], "w" in fields[1] and "s" in fields[1]))
     return found
+
+
+def is_shared(kind: str) -> bool:
+    """Whether nodes can mount the same storage by a file system of this type."""
+    return kind in _SHARED
 
 
 def _mounts() -> list[tuple[str, str]]:

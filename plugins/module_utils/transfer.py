@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,11 +51,13 @@ class JsonLines:
         """Write one message."""
         self.connection.sendall(json.dumps(message).encode() + b"\n")
 
-    def receive(self) -> dict[str, Any] | None:
-        """The next message; None at the end of the stream."""
-        line = self._reader.readline()
+    def receive(self, longest: int = -1) -> dict[str, Any] | None:
+        """The next message; None at the end of the stream. ``longest`` bounds its bytes."""
+        line = self._reader.readline(longest)
         if not line:
             return None
+        if not line.endswith(b"\n"):
+            raise ValueError(f"a message that does not end: {line[:60]!r}...")
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -62,27 +65,40 @@ class JsonLines:
         """``length`` bytes that follow a message; fewer at the end of the stream."""
         return self._reader.read(length)
 
+    def shut_down(self) -> None:
+        """End the connection under whoever reads or writes it in another thread."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the reader and the socket."""
         self._reader.close()
         self.connection.close()
 
 
+def connect(
+    host: str, port: int, context: ssl.SSLContext, purpose: str, timeout: float = 5.0
+) -> JsonLines:
+    """A stream to the other node's helper, for what ``purpose`` says."""
+    try:
+        plain = socket.create_connection((host, port), timeout=timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        lines = JsonLines(context.wrap_socket(plain))
+    except OSError as error:
+        raise FlowferryError(
+            "destination_unreachable",
+            f"the source cannot reach the destination at {host}:{port} ({error}); open the "
+            "port between the nodes, or set migration_helper_port",
+        ) from error
+    lines.send({"hello": purpose})
+    return lines
+
+
 class Sender:
     """Holds a connection to the receiver open, so that the transfer itself starts at once."""
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, timeout: float) -> None:
-        try:
-            plain = socket.create_connection((host, port), timeout=timeout)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._lines = JsonLines(context.wrap_socket(plain))
-        except OSError as error:
-            raise FlowferryError(
-                "destination_unreachable",
-                f"the source cannot reach the destination at {host}:{port} ({error}); open the "
-                "port between the nodes, or set migration_helper_port",
-            ) from error
-        self._lines.send({"hello": "transfer"})
+        self._lines = connect(host, port, context, "transfer", timeout)
 
     def send(self, directory: Path) -> dict[str, Any]:
         """Send every file below ``directory``; returns the bytes sent once the receiver has them.

@@ -53,6 +53,19 @@ options:
         destination has the workload's namespace with an address already, nor for a pod, to which
         the destination's pod network then gives one.
     type: str
+  volumes:
+    description:
+      - What becomes of named volumes and bind mounts, anonymous volumes among them.
+      - With V(shared) the destination must have them already. Proof is the same storage on both
+        nodes, by the same name or path; for what the container can only read, of at most 64 MiB,
+        the same content will do. Anything else is refused.
+      - With V(copy) those that the destination lacks are copied while the workload serves, and what
+        has changed since inside the hold. Nothing that somebody else has on the destination is
+        overwritten. What remains on the source is marked as left, and brought up to date when the
+        workload comes back.
+    type: str
+    choices: [shared, copy]
+    default: shared
   kubeconfig:
     description:
       - File on the controller that says how to reach the cluster, for a workload that is a pod.
@@ -113,6 +126,16 @@ image_bytes:
   description: Size of the checkpoint in bytes.
   returned: when moved
   type: int
+volume_bytes:
+  description: Bytes of content that were sent for volumes, in all passes.
+  returned: when volumes were copied
+  type: int
+volume_bytes_held:
+  description:
+    - Those of them that had to be sent inside the hold. Many mean that the volumes change fast,
+      and that the hold lasted longer for it.
+  returned: when volumes were copied
+  type: int
 held_packets:
   description: Packets that were buffered by the hold and delivered.
   returned: when moved
@@ -137,7 +160,10 @@ source:
   returned: success
   type: str
 plan:
-  description: What was resolved before anything was touched.
+  description:
+    - What was resolved before anything was touched. C(about.volumes) has each volume, with the
+      C(way) that it gets to the destination (C(shared), C(identical) or C(copy)), and for a copy
+      its C(size) and number of C(files).
   returned: when the workload is not on its destination yet
   type: dict
 recovered:

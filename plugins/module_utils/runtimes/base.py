@@ -20,6 +20,8 @@ from ..checkpoint.addresses import rewrite_addresses
 from ..commands import run
 from ..criu import check_criu
 from ..errors import FlowferryError
+from ..volumes.model import Store, collect
+from ..volumes.source import look
 
 About = dict[str, Any]
 """What describe() says of a workload. It goes into the journal, so it is plain JSON.
@@ -53,6 +55,8 @@ class Workload(ABC):
     """Methods that the keeper asks for beyond those of this class."""
     is_given_address: ClassVar[bool] = False
     """Whether the destination itself chooses an address for a copy that is to get another one."""
+    volume_store: ClassVar[Store | None] = None
+    """Where its volumes are made; without one it has none that could move."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:
@@ -142,6 +146,20 @@ class Workload(ABC):
     def network(self, about: About) -> Path:
         """Where the kernel shows the network namespace of the source."""
         return endpoints.NAMESPACES / str(about["endpoint"]["namespace"])
+
+    def find_volumes(self, mounts: list[About], own: list[str]) -> list[About]:
+        """For check_source(): ``volumes`` of the description, behind these mounts of an engine.
+
+        ``own`` are the names of the workload's containers.
+        """
+        if self.volume_store is None:
+            return []
+        found = look(collect(self.title, mounts, self.volume_store, own))
+        return [volume.as_dict() for volume in found]
+
+    def pids(self, about: About) -> list[int]:
+        """Its processes on the source, of a workload that has volumes."""
+        return []
 
     # -- prepare: before anything is held
 

@@ -43,6 +43,7 @@ class DockerContainer(Workload):
     listing = "docker ps -a"
     removal = "docker rm {name}"
     start = "docker start {name}"
+    volume_store = docker.DockerStore()
 
     # -- plan
 
@@ -80,7 +81,7 @@ class DockerContainer(Workload):
             "network_mode": host["NetworkMode"],
             "hostname": pause["Config"]["Hostname"] if pause else "",
             "endpoint": endpoint.as_dict() if endpoint else None,
-            "mounts": [mount["Destination"] for mount in found["Mounts"]],
+            "mounts": found["Mounts"],
             "memory_bytes": memory_bytes(state["Pid"]) if state["Running"] else 0,
         }
 
@@ -102,17 +103,14 @@ class DockerContainer(Workload):
                 f"{self.title} runs under {about['runtime']}, which restores no container here; "
                 "create it with --runtime runc",
             )
-        if about["mounts"]:
-            raise FlowferryError(
-                "has_mounts",
-                f"{self.title} has volumes ({', '.join(about['mounts'])}); their content would "
-                "stay behind, so it is not moved",
-            )
         _layer(found)
         self._check_sharing(found)
         self.check_node()
-        check_processes(self.title, Freezer(about["freezer"]).pids())
-        return about
+        check_processes(self.title, self.pids(about))
+        return {**about, "volumes": self.find_volumes(about["mounts"], [self.name])}
+
+    def pids(self, about: About) -> list[int]:
+        return Freezer(about["freezer"]).pids()
 
     def _check_sharing(self, found: dict[str, Any]) -> None:
         """Refuse what it has in common with something that would stay behind."""
@@ -194,6 +192,7 @@ class DockerContainer(Workload):
         record = {
             "config": found["Config"],
             "host_config": found["HostConfig"],
+            "mounts": found["Mounts"],
             "marks": marks(about["pid"]),
         }
         (directory / _RECORD).write_text(json.dumps(record))
@@ -285,6 +284,27 @@ def _wanted(record: dict[str, Any], about: About, pause: str) -> dict[str, Any]:
     for network_setting in ("Hostname", "Domainname", "ExposedPorts", "MacAddress"):
         config.pop(network_setting, None)
     host = {**record["host_config"], "NetworkMode": _JOINED + pause, "ContainerIDFile": ""}
+    host |= {"Binds": _binds(record), "Mounts": _asked_mounts(host), "VolumesFrom": None}
     named = docker.call("GET", f"/images/{quote(about['image'])}/json")
     same = named is not None and named["Id"] == about["image_id"]
     return {**config, "Image": about["image"] if same else about["image_id"], "HostConfig": host}
+
+
+def _asked_mounts(host: dict[str, Any]) -> list[dict[str, Any]]:
+    """Without those for which the engine was to make a volume."""
+    mounts: list[dict[str, Any]] = host.get("Mounts") or []
+    return [mount for mount in mounts if mount["Type"] != "volume" or mount.get("Source")]
+
+
+def _binds(record: dict[str, Any]) -> list[str]:
+    """The mounts that were asked for, and by name those that the engine has given a volume to:
+    of an image's VOLUME, without a name, or from another container."""
+    host = record["host_config"]
+    binds: list[str] = list(host["Binds"] or [])
+    asked = {bind.split(":")[1] for bind in binds}
+    asked |= {mount["Target"] for mount in _asked_mounts(host)}
+    for mount in record["mounts"]:
+        if mount["Type"] in ("volume", "bind") and mount["Destination"] not in asked:
+            source = mount["Name"] if mount["Type"] == "volume" else mount["Source"]
+            binds.append(f"{source}:{mount['Destination']}" + ("" if mount["RW"] else ":ro"))
+    return binds

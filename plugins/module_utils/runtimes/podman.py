@@ -32,6 +32,7 @@ class PodmanContainer(Workload):
     listing = "podman ps -a"
     removal = "podman rm {name}"
     start = "podman start {name}"
+    volume_store = podman.PodmanStore()
 
     # -- plan
 
@@ -58,7 +59,10 @@ class PodmanContainer(Workload):
         about = self.require_running()
         super().check_node()
         podman.check_container(about, self.title)
-        return about
+        return {**about, "volumes": self.find_volumes(about["mounts"], [self.name])}
+
+    def pids(self, about: About) -> list[int]:
+        return Freezer(about["freezer"]).pids()
 
     def check_destination(self, about: About, directory: Path) -> None:
         self.check_node()

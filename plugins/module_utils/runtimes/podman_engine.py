@@ -16,6 +16,7 @@ from ..cgroup import Freezer, memory_bytes
 from ..commands import run
 from ..criu import check_processes, complaints
 from ..errors import FlowferryError
+from ..volumes.model import Store, Volume
 from .base import PATIENCE
 
 _NAMESPACE = "ns:/run/netns/"
@@ -56,7 +57,7 @@ def describe(found: dict[str, Any]) -> dict[str, Any]:
         "runtime": Path(found["OCIRuntime"]).name,
         "network_mode": mode,
         "endpoint": endpoint.as_dict() if endpoint else None,
-        "mounts": [mount["Destination"] for mount in found["Mounts"]],
+        "mounts": found["Mounts"],
         "memory_bytes": memory_bytes(state["Pid"]) if state["Running"] else 0,
     }
 
@@ -80,12 +81,6 @@ def check_container(about: dict[str, Any], title: str) -> None:
             f"{title} runs under {about['runtime']}, which restores no container here; create it "
             "with --runtime runc",
         )
-    if about["mounts"]:
-        raise FlowferryError(
-            "has_mounts",
-            f"{title} has volumes ({', '.join(about['mounts'])}); their content would stay "
-            "behind, so it is not moved",
-        )
     check_processes(title, Freezer(about["freezer"]).pids())
 
 
@@ -106,7 +101,8 @@ def checkpoint(name: str, archive: Path) -> None:
     try:
         run(
             ["podman", "container", "checkpoint", "--leave-running", "--tcp-established"]
-            + ["--file-locks", "--compress", "none", "--export", str(archive), name],
+            + ["--file-locks", "--ignore-volumes", "--compress", "none"]
+            + ["--export", str(archive), name],
             code="checkpoint_failed",
             timeout=PATIENCE,
         )
@@ -123,7 +119,41 @@ def restore(archive: Path, *options: str) -> None:
     """Bring a container to life from its checkpoint."""
     run(
         ["podman", "container", "restore", "--tcp-established", "--file-locks"]
-        + ["--import", str(archive), *options],
+        + ["--ignore-volumes", "--import", str(archive), *options],
         code="restore_failed",
         timeout=PATIENCE,
     )
+
+
+class PodmanStore(Store):
+    """Podman's named volumes."""
+
+    removal = "podman volume rm {name}"
+
+    def inspect(self, name: str) -> Volume | None:
+        if name not in run(["podman", "volume", "ls", "--quiet"]).split():
+            return None
+        found = json.loads(run(["podman", "volume", "inspect", name]))[0]
+        return Volume(
+            "volume",
+            name,
+            found["Mountpoint"],
+            driver=found["Driver"],
+            options=found.get("Options") or {},
+            labels=found.get("Labels") or {},
+        )
+
+    def create(self, volume: Volume) -> None:
+        labels = [f"--label={name}={value}" for name, value in volume.labels.items()]
+        run(["podman", "volume", "create", *labels, volume.name])
+
+    def remove(self, name: str) -> None:
+        if self.inspect(name) is not None:
+            run(["podman", "volume", "rm", name])
+
+    def home(self) -> Path:
+        return Path(run(["podman", "info", "--format", "{{.Store.VolumePath}}"]).strip())
+
+    def mounts(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        there = names()
+        return [(one["Name"], one["Mounts"]) for one in inspect(*there)] if there else []

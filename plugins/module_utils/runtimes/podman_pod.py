@@ -33,6 +33,7 @@ class PodmanPod(Workload):
     listing = "podman pod ps"
     removal = "podman pod rm {name}"
     start = "podman pod start {name}"
+    volume_store = podman.PodmanStore()
 
     # -- plan
 
@@ -58,6 +59,7 @@ class PodmanPod(Workload):
             "network_mode": infra["network_mode"] if infra else "none, as it has no infra",
             "endpoint": infra["endpoint"] if infra else None,
             "infra_pid": infra["pid"] if infra else 0,
+            "infra_name": infra["name"] if infra else "",
             "shared": pod.get("SharedNamespaces") or [],
             "hostname": pod.get("Hostname") or "",
             "labels": pod.get("Labels") or {},
@@ -89,7 +91,12 @@ class PodmanPod(Workload):
         for member in about["containers"]:
             podman.check_container(member, f'{self.title}, container "{member["name"]}"')
         self._check_system_v(about["infra_pid"])
-        return about
+        mounts = [mount for member in about["containers"] for mount in member["mounts"]]
+        own = [about["infra_name"], *(one["name"] for one in about["containers"])]
+        return {**about, "volumes": self.find_volumes(mounts, own)}
+
+    def pids(self, about: About) -> list[int]:
+        return [pid for one in about["containers"] for pid in Freezer(one["freezer"]).pids()]
 
     def _check_system_v(self, pid: int) -> None:
         """Refuse System V objects: they belong to the pod's namespace, which is made anew."""

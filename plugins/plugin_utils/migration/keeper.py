@@ -147,6 +147,8 @@ class Keeper:
         destination = self.order["destination"]
         about = self.helpers[source].call("check_source")
         self.helpers[destination].call("check_destination", about=about)
+        if about.get("volumes"):
+            about["volumes"] = self._plan_volumes(source, destination, about["volumes"])
         self._check_nodes(source, destination)
         self.session.require_pipeline(self.order["switch"]["p4info"])
         return {
@@ -158,6 +160,15 @@ class Keeper:
             "source": {"name": source, **self.order["nodes"][source]},
             "destination": {"name": destination, **self.order["nodes"][destination]},
         }
+
+    def _plan_volumes(self, source: str, destination: str, volumes: list[Any]) -> list[Any]:
+        """How each volume gets to the destination, and how much is to be copied."""
+        at_source, at_destination = self.helpers[source], self.helpers[destination]
+        copies = self.order.get("volumes") == "copy"
+        chosen = at_destination.call("choose_volumes", volumes=volumes, copies=copies)
+        measured: list[Any] = at_source.call("measure_volumes", volumes=chosen)
+        at_destination.call("check_volume_space", volumes=measured)
+        return measured
 
     def _check_nodes(self, source: str, destination: str) -> None:
         """What one dumps the other has to be able to restore."""

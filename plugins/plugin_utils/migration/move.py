@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The migration protocol: the phases of a move in their order, and the way back.
 
-They are prepare, hold, checkpoint, transfer, rewrite (under the strategy of that name), restore,
-redirect, release and clean. Before the
-redirect every failure is undone in reverse order and the source serves on; after it there is only
-forward. Exactly one copy is ever heard. See docs/architecture.md.
+They are prepare, volumes (if some are to be copied), hold, checkpoint, transfer, rewrite (under the
+strategy of that name), restore, redirect, release and clean. Before the redirect every failure is
+undone in reverse order and the source serves on; after it there is only forward. Exactly one copy
+is ever heard. See docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ class Move:
         self.accept_timeout = accept_timeout
         self.phases: list[dict[str, Any]] = []
         self.image_bytes = 0
+        self.copies_volumes = any(
+            volume["way"] == "copy" for volume in plan["about"].get("volumes", [])
+        )
+        self.volume_bytes = self.volume_bytes_held = 0
         # What the source sends after this is not part of the checkpoint.
         self.frozen_at = 0.0
 
@@ -108,6 +112,9 @@ class Move:
         try:
             with self.phase("prepare"):
                 self._prepare()
+            if self.copies_volumes:
+                with self.phase("volumes"):
+                    self._copy_volumes()
             held_since = time.monotonic()
             self._bring_over()
         except Exception as error:
@@ -136,6 +143,35 @@ class Move:
         self.source.call("prepare_source", about=about, host=peer["address"], port=peer["port"])
         self.strategy.prepare()
 
+    def _copy_volumes(self) -> None:
+        """All but the last difference, while the source serves; that takes as long as it takes."""
+        about, peer = self.plan["about"], self.plan["destination"]
+        self.source.call("copy_volumes", about=about, host=peer["address"], port=peer["port"])
+        while True:
+            try:
+                state = self.source.call("volume_state")
+            except FlowferryError:
+                self.destination.call("volume_state")  # it knows better, if the failure is there
+                raise
+            self.destination.call("volume_state")  # an idle helper would end
+            self.volume_bytes = state["bytes"]
+            if state["done"]:
+                return
+            if self.aborted():
+                raise Aborted
+
+    def _checkpoint(self) -> None:
+        """The dump, and beside it the last difference of the volumes."""
+        try:
+            said = self._ask(self.source, "checkpoint", self.traffic.hold_egress)
+        except FlowferryError:
+            if self.copies_volumes:
+                self.destination.call("volume_state")
+            raise
+        if self.copies_volumes:
+            self.volume_bytes_held = said["volume_bytes"]
+            self.volume_bytes += self.volume_bytes_held
+
     def _bring_over(self) -> None:
         """From the hold to the redirect."""
         about, addresses = self.plan["about"], self.strategy.changed_addresses()
@@ -144,7 +180,7 @@ class Move:
             self._freeze()
             self.frozen_at = time.monotonic()
         with self.phase("checkpoint"):
-            self._ask(self.source, "checkpoint", self.traffic.hold_egress)
+            self._checkpoint()
         with self.phase("transfer"):
             self.image_bytes = self.source.call("transfer")["size"]
         if addresses:
@@ -202,9 +238,15 @@ class Move:
             "phases": self.phases,
             "hold_ms": round(held, 2),
             "image_bytes": self.image_bytes,
+            **self._volume_figures(),
             "held_packets": self.traffic.buffer.packets,
             "overflow_packets": self.traffic.buffer.overflow,
         }
+
+    def _volume_figures(self) -> dict[str, int]:
+        if not self.copies_volumes:
+            return {}
+        return {"volume_bytes": self.volume_bytes, "volume_bytes_held": self.volume_bytes_held}
 
     def _clean(self) -> list[str]:
         """Take the source away. A failure is reported and never fails the migration.
@@ -214,6 +256,8 @@ class Move:
         """
         try:
             with self.phase("clean"):
+                if self.copies_volumes:
+                    self.destination.call("settle_volumes", about=self.plan["about"])
                 self.source.call("remove", about=self.plan["about"], endpoint=self.plan["endpoint"])
                 self.strategy.forget_old()
                 self.traffic.unguard(self.plan["source"]["switch_port"])

@@ -87,7 +87,8 @@ class Timeline:
         return [
             f"  held for {result['hold_ms']:.1f} ms ({_HELD}), "
             f"{result['held_packets']} packets kept{lost}; "
-            f"checkpoint {result['image_bytes'] / 1e6:.1f} MB"
+            f"checkpoint {result['image_bytes'] / 1e6:.1f} MB",
+            *_volumes(result),
         ]
 
     def _bars(self, width: int) -> list[str]:
@@ -104,6 +105,13 @@ class Timeline:
             lines.append(_label(phase.name, ms) + bar)
             passed += ms
         return lines
+
+
+def _volumes(result: dict[str, Any]) -> list[str]:
+    if "volume_bytes" not in result:
+        return []
+    total, held = (result[name] / 1e6 for name in ("volume_bytes", "volume_bytes_held"))
+    return [f"  volumes {total:.1f} MB, {held:.1f} MB of them while held"]
 
 
 def _label(name: str, ms: float) -> str:

@@ -22,7 +22,7 @@ from ansible_collections.flowferry.core.plugins.plugin_utils.migration.move impo
 ENDPOINT = {"namespace": "ff-it", "address": "198.19.0.1", "mac": "02:fe:00:00:00:01"}
 PLAN = {
     "workload": "podman:it",
-    "about": {"id": "1"},
+    "about": {"id": "1", "volumes": [{"name": "data", "way": "copy"}]},
     "strategy": "keep",
     "endpoint": ENDPOINT,
     "destination_endpoint": ENDPOINT,
@@ -96,7 +96,9 @@ class Helper:
     def call(self, operation: str, **_: Any) -> Any:
         self.world.do(operation, EFFECTS.get(operation, {}))
         chosen = self.world.chosen
-        answers = {"transfer": {"size": 1}, "freeze": True, "prepare_destination": chosen}
+        answers: dict[str, Any] = {"transfer": {"size": 1}, "freeze": True}
+        answers |= {"prepare_destination": chosen, "volume_state": {"done": True, "bytes": 7}}
+        answers |= {"checkpoint": {"volume_bytes": 2}}
         return answers.get(operation)
 
     def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
@@ -209,9 +211,10 @@ def test_everything_in_its_order(journal: journals.Journal) -> None:
     result = move(world, journal).run()
     moved = ["checkpoint", "transfer", "rewrite", "restore", "redirect", "release"]
     names = [phase["name"] for phase in result["phases"]]
-    assert names == ["prepare", "hold", *moved, "clean"]
+    assert names == ["prepare", "volumes", "hold", *moved, "clean"]
     for steps in (
-        ["hold_ingress", "freeze", *moved, "remove"],
+        ["copy_volumes", "volume_state", "hold_ingress", "freeze", *moved, "settle_volumes"],
+        ["settle_volumes", "remove"],
         ["freeze", "hold_egress", "transfer"],  # beside the checkpoint
         ["transfer", "guard 1", "redirect"],  # beside the restore
     ):
@@ -220,6 +223,17 @@ def test_everything_in_its_order(journal: journals.Journal) -> None:
     assert world.log.index("remove") < world.log.index("unguard 1")
     assert (world.heard(), world.guards, world.holds) == (["copy"], set(), set())
     assert journal.read() is None and result["warnings"] == []
+    assert (result["volume_bytes"], result["volume_bytes_held"]) == (9, 2)
+
+
+def test_without_volumes_there_is_nothing_of_them(
+    journal: journals.Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PLAN, "about", {"id": "1", "volumes": [{"name": "x", "way": "shared"}]})
+    world = World()
+    result = move(world, journal).run()
+    assert not [step for step in world.log if "volume" in step]
+    assert "volume_bytes" not in result
 
 
 def test_what_the_destination_chooses_is_known_before_the_switch_is_written_to(
@@ -250,6 +264,7 @@ def test_a_chosen_address_that_is_refused_is_no_harm(journal: journals.Journal) 
 
 
 BEFORE = ["prepare_destination", "prepare_source", "prepare_switch"]
+BEFORE += ["copy_volumes", "volume_state"]
 BEFORE += ["hold_ingress", "freeze", "hold_egress"]
 BEFORE += ["checkpoint", "transfer", "rewrite", "restore", "guard 1"]
 
@@ -283,7 +298,7 @@ def test_a_redirect_that_did_is_the_commit(journal: journals.Journal) -> None:
     assert journal.read() is None
 
 
-@pytest.mark.parametrize("fault", ["remove", "forget_old", "unguard 1"])
+@pytest.mark.parametrize("fault", ["settle_volumes", "remove", "forget_old", "unguard 1"])
 def test_a_source_that_remains_is_reported_and_kept_quiet(
     journal: journals.Journal, fault: str
 ) -> None:
@@ -373,7 +388,7 @@ def test_a_source_that_accepts_nothing_is_not_moved(journal: journals.Journal) -
     assert journal.read() is None
 
 
-@pytest.mark.parametrize("phases_before", range(7))
+@pytest.mark.parametrize("phases_before", range(8))
 def test_whoever_asked_is_gone(journal: journals.Journal, phases_before: int) -> None:
     world = World()
     with pytest.raises(Aborted):

@@ -60,6 +60,17 @@ def test_a_finished_move_tells_everything_in_eighty_columns() -> None:
     assert max(len(line) for line in lines) <= 79
 
 
+def test_volumes_have_a_line_of_their_own() -> None:
+    events = whole_move()
+    events[-1] = {
+        "event": "result",
+        "result": {**RESULT, "volume_bytes": 12_340_000, "volume_bytes_held": 160_000},
+    }
+    lines = told(*events).lines(79)
+    assert lines[-1] == "  volumes 12.3 MB, 0.2 MB of them while held"
+    assert lines[-2].startswith("  held for")
+
+
 def test_bars_follow_one_another_to_scale() -> None:
     bars = [bar(line) for line in told(*whole_move()).lines(79)[1:-1]]
     for (_, end, _), (start, _, _) in zip(bars, bars[1:]):
