@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 NODES = {"node1": 1, "node2": 2}
 """Each node's port at the switch."""
 HOST_NUMBERS = {"switch": 2, "client": 3, "node1": 11, "node2": 12}
+CONTROL_NUMBER = {"control": 4}
+"""The host of the control plane, which the Kubernetes lab has beside the others."""
 
 
 class LabError(AssertionError):
@@ -228,7 +230,7 @@ class Lab:
         return ["-F", "none", "-i", key, *(part for option in options for part in ("-o", option))]
 
     def _login(self, host: str) -> str:
-        return f"root@198.18.{self.number}.{HOST_NUMBERS[host]}"
+        return f"root@198.18.{self.number}.{(HOST_NUMBERS | CONTROL_NUMBER)[host]}"
 
     def copy(self, source: str, destination: str, path: str) -> None:
         """scp a file from one host to the same path on another one."""

@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flowferry_p4.client import Entry, Update
 
-from demo.lab_control import HOST_NUMBERS, NODES, ROOT, Lab, LabError, Played
+from demo import kubectl
+from demo.lab_control import HOST_NUMBERS, NODES, Lab, LabError, Played
 
 WORKLOAD = "pod:default/redis"
-# The first build of Kubernetes takes this long on two busy cores (seconds).
-BUILD_LIMIT = 3600
+# Ends and starts programs of the hosts.
+_DAEMON = Path(__file__).with_name("daemon_control.py")
 
 # Commands that list what moves must not leave in a node's container runtime.
 CONTAINERD_LEFTOVERS = {
     "names for restores": "ctr -n k8s.io images list -q | grep flowferry-base",
     "plain registries": "ls /etc/containerd/certs.d | grep 127.0.0.1",
 }
+CONTAINERD_SANDBOXES = "ctr -n k8s.io containers list -q"
+CRIO_SANDBOXES = "crictl -r unix:///run/crio/crio.sock pods -q --no-trunc"
 CRIO_LEFTOVERS = {
     # Only what is served while a pod moves has a name at the loopback interface and no tag.
     "checkpoint images": "crictl -r unix:///run/crio/crio.sock images | grep '^127.0.0.1 '",
@@ -40,44 +45,19 @@ class ClusterLab(Lab):
 
     def start(self) -> None:
         """Bring the cluster up, and the pod on node1."""
-        self.build()
+        for name in ("cri-tools" if self.crio else "containerd", "kubernetes"):
+            kubectl.programs(name)
         runtime = {"cluster_runtime": "crio", "crio_binary": self.crio} if self.crio else {}
         self.playbook("lab.yml", lab="kubernetes", **runtime).must_succeed()
         self.playbook("demo_pod.yml").must_succeed()
 
-    def build(self) -> Path:
-        """What is not in the cache yet; returns the directory of Kubernetes' programs."""
-        built = [
-            subprocess.run(
-                [str(ROOT / "tools" / "build"), name],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-                timeout=BUILD_LIMIT,
-            ).stdout.strip()
-            for name in ("cri-tools" if self.crio else "containerd", "kubernetes")
-        ]
-        return Path(built[-1]) / "usr/local/bin"
-
     def kubectl(self, *arguments: str) -> str:
         """What kubectl says, as the administrator."""
-        kubeconfig = f"/run/flowferry/lab{self.number}/kubeconfig"
-        done = subprocess.run(
-            [str(self.build() / "kubectl"), f"--kubeconfig={kubeconfig}", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        if done.returncode != 0:
-            raise LabError(f"kubectl {' '.join(arguments)}: {done.stderr}")
-        return done.stdout
+        return kubectl.kubectl(self, *arguments)
 
     def pods(self, app: str = "redis") -> list[dict[str, Any]]:
         """The pods of an application, as the API has them."""
-        found = json.loads(self.kubectl("get", "pods", "-l", f"app={app}", "-o", "json"))
-        items: list[dict[str, Any]] = found["items"]
-        return items
+        return kubectl.pods(self, app)
 
     def pod(self) -> dict[str, Any]:
         """The one pod of Redis."""
@@ -116,12 +96,30 @@ class ClusterLab(Lab):
             for node in NODES
         }
 
+    # -- failures
+
+    def daemon(self, host: str, name: str, action: str) -> str:
+        """The command of this machine's shell that does so to a program that runs on a host."""
+        control = shlex.join(["python3", "-c", _DAEMON.read_text(), name, action])
+        return shlex.join(self.ssh(host, control))
+
+    @contextmanager
+    def started_again(self, host: str, name: str) -> Iterator[str]:
+        """The command that ends a program; afterwards it runs again."""
+        try:
+            yield self.daemon(host, name, "stop")
+        finally:
+            subprocess.run(self.daemon(host, name, "start"), shell=True, check=True, timeout=60)
+
     def leftovers(self) -> dict[str, str]:
-        """What moves must not leave on the nodes: archives, images, settings, checkpoints."""
+        """What a move must not leave: on the nodes, at the switch, in the cluster."""
+        sandboxes = CRIO_SANDBOXES if self.crio else CONTAINERD_SANDBOXES
         looked = {
             "archives": "ls /var/lib/containers/kubelet/checkpoints 2>/dev/null",
             "checkpoints": "ls /dev/shm",
             **(CRIO_LEFTOVERS if self.crio else CONTAINERD_LEFTOVERS),
+            "firewall rules": _FIREWALL,
+            "reservations": _RESERVATIONS.format(sandboxes=sandboxes),
         }
         found = {}
         for node in NODES:
@@ -129,4 +127,25 @@ class ClusterLab(Lab):
                 listed = self.run(node, f"{command} || true").strip()
                 if listed:
                     found[f"{what} on {node}"] = listed
-        return found
+        pods = [pod["metadata"]["name"] for pod in self.pods()]
+        odd = {"entries": self.traces(), "journals": self.journals(), "pods": pods[1:]}
+        return {**found, **{what: str(listed) for what, listed in odd.items() if listed}}
+
+
+# Whoever's, in the node's network namespace and in those of its pods, but the kubelet's.
+_FIREWALL = """
+for namespace in /proc/1/ns/net /run/netns/*; do
+  [ -e "$namespace" ] || continue
+  nsenter --net="$namespace" nft list tables | grep -vE ' ip6? (mangle|nat|filter)$'
+  for save in iptables-save ip6tables-save; do
+    nsenter --net="$namespace" $save 2>/dev/null | grep ^-A | grep -v KUBE-
+  done
+done"""
+# Addresses that are kept for sandboxes which are not there any more.
+_RESERVATIONS = """
+known=$({sandboxes})
+for file in /var/lib/cni/flowferry/*; do
+  [ -e "$file" ] || continue
+  owner=$(head -n 1 "$file")
+  [ "$owner" = moved ] || echo "$known" | grep -q "^$owner" || echo "$file $owner"
+done"""

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))  # for lab_control
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for cluster
 
+from cluster import ClusterLab
 from lab_control import Lab
 
+from demo.traffic import TrafficClient
 from tests.system import runtime_table
 
 OUTPUT = Path(__file__).resolve().parents[1] / "output"
@@ -33,6 +36,37 @@ def lab() -> Iterator[Lab]:
             yield running
         finally:
             running.end()
+
+
+@pytest.fixture(scope="session", params=["containerd", "crio"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[ClusterLab]:
+    """The Kubernetes lab of FLOWFERRY_CLUSTER_LAB_ID (8 if unset), one after the other for each
+    container runtime, beside the lab above."""
+    if os.geteuid() != 0:
+        pytest.skip("run: sudo make system")
+    crio = os.environ.get("FLOWFERRY_CRIO", "") if request.param == "crio" else ""
+    if request.param == "crio" and not crio:
+        pytest.skip("run: sudo make system FLOWFERRY_CRIO=/path/to/crio")
+    number = int(os.environ.get("FLOWFERRY_CLUSTER_LAB_ID") or "8")
+    with tempfile.TemporaryDirectory(prefix="ff-cluster-") as state:
+        running = ClusterLab(number, Path(state), crio)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.end()
+
+
+@pytest.fixture
+def clients(cluster: ClusterLab) -> Iterator[list[TrafficClient]]:
+    """A ping-pong client, a pipelined writer, and a reader of what the writer writes."""
+    kinds = (("pingpong", "a"), ("writer", "b"), ("reader", "b"))
+    started = [TrafficClient(cluster, *kind) for kind in kinds]
+    for client in started:
+        client.seen()
+    yield started
+    for client in started:
+        client.end()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -82,6 +82,10 @@ class ContainerRuntime(ABC):
         Called before the dump begins; ``container["dumped"]`` is its dump_mark().
         """
 
+    def is_writing(self, container: About) -> bool:
+        """Whether the runtime still writes a checkpoint, perhaps for nobody any more."""
+        return False
+
     def resume(self, container: About) -> None:
         """Before a frozen container goes on at the source: what the runtime has to know of it."""
         return

@@ -72,6 +72,10 @@ class Containerd(ContainerRuntime):
             time.sleep(0.001)
         return False
 
+    def is_writing(self, container: About) -> bool:
+        """The directory of the dump goes when the archive is complete, or given up."""
+        return Path(container["dumped"]).parent.exists()
+
     # -- destination
 
     def serve(self, certificates: dict[str, str], port: int = 0) -> ImageServer:

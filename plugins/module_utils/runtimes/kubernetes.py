@@ -99,6 +99,8 @@ class KubernetesPod(Workload):
                 "container_runtime": self._runtime.name,
                 "dumped": self._runtime.dump_mark(container),
                 "memory_bytes": memory_bytes(container.pid),
+                # Where its kubelet writes, which may have ended when that is asked again.
+                "archives": f"{kubelet_root()}/checkpoints",
             }
         return found
 
@@ -194,11 +196,20 @@ class KubernetesPod(Workload):
     def resume(self, about: About) -> None:
         with self._freezing:
             self._resumed = True
+        self._await_archives(about)
         for container in about["containers"].values():
             self._runtime.resume(container)
             Freezer(container["freezer"]).thaw()
         self._remove_archives(about)
         self._runtime.forget([])
+
+    def _await_archives(self, about: About) -> None:
+        """A kubelet that died leaves the runtime alone, which would leave an archive behind."""
+        deadline = time.monotonic() + PATIENCE
+        while any(map(self._runtime.is_writing, about["containers"].values())):
+            if time.monotonic() > deadline:
+                return  # the next move removes it
+            time.sleep(0.005)
 
     # -- destination
 
@@ -318,10 +329,10 @@ class KubernetesPod(Workload):
 
     def _remove_archives(self, about: About) -> None:
         """The kubelet never removes a checkpoint, and a second one within a second is mixed in."""
-        namespace, name = about["namespace"], about["pod"]
-        directory = Path(kubelet_root()) / "checkpoints"
-        for archive in directory.glob(f"checkpoint-{name}_{namespace}-*.tar"):
-            archive.unlink()
+        pattern = f"checkpoint-{about['pod']}_{about['namespace']}-*.tar"
+        for directory in {one["archives"] for one in about["containers"].values()}:
+            for archive in Path(directory).glob(pattern):
+                archive.unlink()
 
 
 def _checkpoint_of(container: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -97,14 +98,22 @@ class Move:
         self._inject_fault(name)
 
     def _inject_fault(self, phase: str) -> None:
-        """For the tests: end the party that FLOWFERRY_FAULT names (PHASE:PARTY) after the phase."""
-        wanted = os.environ.get("FLOWFERRY_FAULT")
-        if wanted == f"{phase}:keeper":
+        """For the tests: FLOWFERRY_FAULT is PHASE:PARTY, whom to end after the phase.
+
+        The party is the keeper, the helper of an end, or a command of the controller's shell, which
+        ends whatever else takes part.
+        """
+        wanted, _, party = os.environ.get("FLOWFERRY_FAULT", "").partition(":")
+        if wanted != phase:
+            return
+        if party == "keeper":
             os.kill(os.getpid(), signal.SIGKILL)
-        for party, helper in (("source", self.source), ("destination", self.destination)):
-            if wanted == f"{phase}:{party}":
-                with suppress(HelperLost):  # whatever asks it next finds out, as in life
-                    helper.call("die_for_test")
+        helper = {"source": self.source, "destination": self.destination}.get(party)
+        if helper is None:
+            subprocess.run(party, shell=True, check=True, stdout=subprocess.DEVNULL)
+        else:
+            with suppress(HelperLost):  # whatever asks it next finds out, as in life
+                helper.call("die_for_test")
 
     def run(self) -> dict[str, Any]:
         """The critical section and what surrounds it; returns the result of the migration."""

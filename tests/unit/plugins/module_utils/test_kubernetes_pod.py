@@ -43,6 +43,8 @@ class Runtime:
     def __init__(self) -> None:
         self.dumped = threading.Event()
         self.waited = threading.Event()
+        self.written = threading.Event()
+        self.written.set()
 
     def wait_for_dump(self, container: dict[str, Any], deadline: float) -> bool:
         assert self.dumped.wait(10)
@@ -55,6 +57,9 @@ class Runtime:
     def require(self) -> None:
         """It restores."""
 
+    def is_writing(self, container: dict[str, Any]) -> bool:
+        return not self.written.is_set()
+
     def forget(self, names: list[str]) -> None:
         """Nothing."""
 
@@ -66,7 +71,7 @@ def pod(monkeypatch: pytest.MonkeyPatch) -> kubernetes.KubernetesPod:
     made = kubernetes.KubernetesPod("default/redis")
     runtime = Runtime()
     monkeypatch.setattr(kubernetes.KubernetesPod, "_runtime", runtime)
-    monkeypatch.setattr(made, "_remove_archives", lambda about: None)
+    monkeypatch.setattr(made, "_remove_archives", lambda about: Freezer.done.append("remove"))
     return made
 
 
@@ -86,7 +91,7 @@ def test_a_dump_that_outlives_its_move_freezes_nothing(pod: Any) -> None:
     assert pod._runtime.waited.wait(10)
     for thread in threading.enumerate()[before:]:
         thread.join(10)
-    assert Freezer.done == ["thaw"]
+    assert Freezer.done == ["thaw", "remove"]
 
 
 def test_the_runtime_hears_of_it_before_its_container_goes_on(
@@ -94,7 +99,7 @@ def test_the_runtime_hears_of_it_before_its_container_goes_on(
 ) -> None:
     monkeypatch.setattr(pod._runtime, "resume", lambda container: Freezer.done.append("told"))
     pod.resume(ABOUT)
-    assert Freezer.done == ["told", "thaw"]
+    assert Freezer.done == ["told", "thaw", "remove"]
 
 
 @pytest.mark.parametrize(("source", "refused"), [("CRI-O", False), ("containerd", True)])
@@ -112,3 +117,14 @@ def test_source_and_destination_have_the_same_runtime(
     ) as raised:
         pod.check_destination(about, tmp_path)
     assert raised.value.code == "runtimes_differ"
+
+
+def test_an_archive_that_is_still_written_is_waited_for_and_removed(pod: Any) -> None:
+    pod._runtime.written.clear()
+    resumed = threading.Thread(target=pod.resume, args=(ABOUT,))
+    resumed.start()
+    resumed.join(0.05)
+    assert Freezer.done == []
+    pod._runtime.written.set()
+    resumed.join(10)
+    assert Freezer.done == ["thaw", "remove"]

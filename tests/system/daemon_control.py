@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends a program that the module daemon has started, or starts it again as it was.
+
+    python3 daemon_control.py NAME stop|start|restart
+
+Runs on hosts of the lab. To stop is to kill; a start waits until something listens at the port that
+the program had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LIMIT = 30.0
+
+
+def fields(pid: int) -> list[str]:
+    """Of the process's state from the third on; empty when it has ended."""
+    try:
+        found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if found[0] in "ZX" else found
+
+
+def ports(pid: int) -> list[int]:
+    """The TCP ports that it listens at, beside those of loopback alone."""
+    listed = subprocess.run(["ss", "-tlnpH"], capture_output=True, text=True, check=True).stdout
+    lines = [line for line in listed.splitlines() if f"pid={pid}," in line]
+    return sorted({int(re.split(r"\s+", line)[3].rpartition(":")[2]) for line in lines})
+
+
+class Program:
+    """What is known of it, kept beside the record of the module daemon while it does not run."""
+
+    def __init__(self, name: str) -> None:
+        self.record = Path("/run/flowferry/daemons") / f"{name}.json"
+        self.kept = self.record.with_suffix(".stopped")
+        self.log = Path("/var/log/flowferry") / f"{name}.log"
+
+    def stop(self) -> None:
+        record = json.loads(self.record.read_text())
+        pid = record["pid"]
+        if not fields(pid):
+            return
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+        self.kept.write_text(json.dumps({"command": command, "ports": ports(pid)}))
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not fields(pid))
+
+    def start(self, wait: bool) -> None:
+        if not self.kept.exists():
+            return
+        kept, record = json.loads(self.kept.read_text()), json.loads(self.record.read_text())
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                kept["command"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+            )
+        started = int(fields(process.pid)[19])
+        self.record.write_text(json.dumps({**record, "pid": process.pid, "started": started}))
+        self.kept.unlink()
+        if wait:
+            wait_for(lambda: all(listens(port) for port in kept["ports"]))
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"{sys.argv[1]}: not done within {LIMIT:g} s")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    program = Program(sys.argv[1])
+    if sys.argv[2] in ("stop", "restart"):
+        program.stop()
+    if sys.argv[2] in ("start", "restart"):
+        program.start(wait=sys.argv[2] == "start")
