@@ -41,6 +41,11 @@ demo: lab ## a live Redis moves between two nodes and its clients stay connected
 bench: lab ## measure moves, and the same by hand: writes docs/results.md (up to 10 minutes)
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_command": "make bench"}'
 
+.PHONY: bench-pods
+bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/results-pods.md (up to 12 minutes)
+	ansible-playbook playbooks/lab.yml -e lab=kubernetes
+	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_lab": "kubernetes", "benchmark_command": "make bench-pods"}'
+
 .PHONY: test
 test: lint lab-root unit integration system molecule ## everything: lint, unit, integration and system tests, roles
 

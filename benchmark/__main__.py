@@ -36,15 +36,16 @@ def main() -> int:
         return 1
 
 
-def _begin(output: Path, arguments: argparse.Namespace) -> int:
+def _begin(_: Path, arguments: argparse.Namespace) -> int:
     parameters = json.loads(arguments.parameters)
-    records.begin(_file(output), open_lab(), arguments.command, parameters)
+    lab, versions = open_lab(), page.PAGES[arguments.page].versions
+    records.begin(_file(arguments), lab, arguments.command, parameters, versions)
     return 0
 
 
-def _measure(output: Path, arguments: argparse.Namespace) -> int:
+def _measure(_: Path, arguments: argparse.Namespace) -> int:
     """What fails is written down, and does not keep the rest from being measured."""
-    file = _file(output)
+    file = _file(arguments)
     records.read(file)
     wanted = {
         name: getattr(arguments, name) for name in ("series", "runtime", "mover", "moves", "values")
@@ -64,9 +65,10 @@ def _measure(output: Path, arguments: argparse.Namespace) -> int:
 def _report(output: Path, arguments: argparse.Namespace) -> int:
     from .pictures import draw  # matplotlib takes a second to load, and a cache to write
 
-    results = records.read(_file(output))
-    names = draw(results, output / "results")
-    (output / "results.md").write_text(page.page(results, names))
+    wanted = page.PAGES[arguments.page]
+    results = records.read(_file(arguments))
+    names = draw(results, output / wanted.name, wanted.pictures)
+    (output / f"{wanted.name}.md").write_text(page.page(results, names, wanted.name))
     print("\n".join(page.summary(results)))
     return INCOMPLETE if results.failures else 0
 
@@ -74,13 +76,15 @@ def _report(output: Path, arguments: argparse.Namespace) -> int:
 STEPS = {"begin": _begin, "measure": _measure, "report": _report}
 
 
-def _file(output: Path) -> Path:
-    return output / "results" / "benchmark.jsonl"
+def _file(arguments: argparse.Namespace) -> Path:
+    output: Path = arguments.output
+    return output / str(arguments.page) / "benchmark.jsonl"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m benchmark", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="gets results.md and results/")
+    parser.add_argument("--output", type=Path, required=True, help="gets PAGE.md and PAGE/")
+    parser.add_argument("--page", choices=sorted(page.PAGES), default="results")
     steps = parser.add_subparsers(dest="step", required=True)
     begin = steps.add_parser("begin", help="start a new file of records")
     begin.add_argument("--command", required=True, help="how the benchmark was started")
@@ -95,7 +99,7 @@ def _arguments() -> argparse.Namespace:
         type=int,
         nargs="+",
         default=[0],
-        help="megabytes of the series memory, numbers of the series connections",
+        help="megabytes of the series memory, numbers of the series connections and crowd",
     )
     steps.add_parser("report", help="pictures, page and summary from the records")
     return parser.parse_args()

@@ -76,12 +76,12 @@ class Bed:
             pingpong.end()
 
     @contextmanager
-    def crowd(self, count: int) -> Iterator[RemoteClient]:
-        """So many connections, each with a counter of its own."""
-        allowed = self.lab.redis("CONFIG", "SET", "maxclients", str(count + 100))
+    def crowd(self, count: int, idle: int = 0) -> Iterator[RemoteClient]:
+        """So many connections, each with a counter of its own, and some that only wait."""
+        allowed = self.lab.redis("CONFIG", "SET", "maxclients", str(count + idle + 100))
         if allowed != "+OK":
             raise LabError(f"Redis does not take {count} connections: {allowed}")
-        arguments = [str(count), self.lab.address, "6379"]
+        arguments = [str(count), self.lab.address, "6379", str(idle)]
         crowd = RemoteClient(self.lab, _CROWD, *arguments)
         try:
             crowd.seen()

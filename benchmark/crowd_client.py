@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many connections to Redis from one program. Standard library only.
 
-    python3 crowd_client.py COUNT HOST PORT
+    python3 crowd_client.py COUNT HOST PORT [IDLE]
 
 Each connection increments a counter of its own, and checks that it grows by one. They take turns, a
-request a millisecond altogether. On a line on standard input all of them are asked once, and what
-was seen since the last line is printed as JSON; at the end of standard input it ends.
+request a millisecond altogether; IDLE more say nothing between lines. On a line on standard input
+all of them are asked once, and what was seen since the last line is printed as JSON; at the end of
+standard input it ends.
 """
 
 from __future__ import annotations
@@ -58,14 +59,15 @@ class Connection:
 class Crowd:
     """All of them."""
 
-    def __init__(self, count: int, address: tuple[str, int]) -> None:
+    def __init__(self, count: int, address: tuple[str, int], idle: int) -> None:
         self.selector = selectors.DefaultSelector()
-        self.connections = []
-        for number in range(count):
+        self.connections: list[Connection] = []
+        for number in range(count + idle):
             connection = Connection(number, address)
             self.connections.append(connection)
             self.selector.register(connection.socket, selectors.EVENT_READ, connection)
         self.selector.register(sys.stdin, selectors.EVENT_READ)
+        self.busy = self.connections[:count]
         self.errors: list[str] = []
         self.answers = 0
         self.longest = 0.0
@@ -74,8 +76,8 @@ class Crowd:
     def run(self) -> None:
         """Until standard input ends."""
         while True:
-            if self.connections:
-                self.ask(self.connections[self.turn % len(self.connections)])
+            if self.busy:
+                self.ask(self.busy[self.turn % len(self.busy)])
                 self.turn += 1
             if self.look(PAUSE):
                 line = sys.stdin.readline()
@@ -113,6 +115,8 @@ class Crowd:
         self.selector.unregister(connection.socket)
         connection.socket.close()
         self.connections.remove(connection)
+        if connection in self.busy:
+            self.busy.remove(connection)
 
     def sweep(self) -> None:
         """Every connection answers once."""
@@ -134,17 +138,17 @@ class Crowd:
             "connections": len(self.connections),
             "answers": self.answers,
             "longest_ms": round(self.longest * 1000, 2),
-            "errors": self.errors[:100],
+            "errors": self.errors[:1000],
         }
         print(json.dumps(seen), flush=True)
         self.answers, self.longest = 0, 0.0
 
 
 def main() -> None:
-    count, host, port = sys.argv[1:]
+    count, host, port, *more = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    Crowd(int(count), (host, int(port))).run()
+    Crowd(int(count), (host, int(port)), int(more[0]) if more else 0).run()
 
 
 if __name__ == "__main__":

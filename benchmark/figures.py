@@ -78,6 +78,20 @@ def phases(records: Sequence[Record]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def gaps(results: Results) -> dict[str, list[float]]:
+    """What clients wait beyond the hold, by what was moved (milliseconds); none by hand."""
+    found: dict[str, list[float]] = {}
+    for move in results.moves:
+        if "hold_ms" in move:
+            load = {
+                "memory": f"{move.get('megabytes')} MB",
+                "connections": f"{move.get('connections')} connections",
+                "crowd": f"{move.get('each')} busy, {move.get('each')} idle connections",
+            }.get(move["series"], "small, under load")
+            found.setdefault(load, []).append(move["downtime_ms"] - move["hold_ms"])
+    return found
+
+
 def held(medians: dict[str, float]) -> dict[str, float]:
     """The phases in which the endpoint is held; by hand that is all of them."""
     names = list(medians)

@@ -57,9 +57,11 @@ RUNTIMES = {
             listing=f"ip netns pids {NAMESPACE} 2>/dev/null || true",
             removal=f"ip netns pids {NAMESPACE} 2>/dev/null | xargs --no-run-if-empty kill -9",
         ),
+        # In the Kubernetes lab; benchmark/pods.py asks the API server instead of the nodes.
+        Runtime("pod", workload=f"pod:default/{NAME}", listing="", removal=""),
     )
 }
-"""What playbooks/demo_workload.yml can start, and playbooks/migrate.yml can move."""
+"""What the demo's playbooks can start, and playbooks/migrate.yml can move."""
 
 
 @dataclass
@@ -98,7 +100,7 @@ def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     restore = f"podman container restore --tcp-established -i {archive}"
     endpoint(lab, destination, "present")
     with _criu_defaults(lab):
-        timed = _Timed()
+        timed = Timed()
         timed("checkpoint", lambda: lab.run(source, checkpoint, log_in=True))
         timed("transfer", lambda: lab.copy(source, destination, archive))
         timed("restore", lambda: lab.run(destination, restore, log_in=True))
@@ -110,7 +112,9 @@ def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     return Moved(sum(phase["ms"] for phase in timed.phases), timed.phases)
 
 
-class _Timed:
+class Timed:
+    """Runs steps one after the other, and remembers how long each took."""
+
     def __init__(self) -> None:
         self.phases: list[dict[str, Any]] = []
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -12,7 +13,41 @@ from . import figures
 from .figures import Kind, Spread
 from .records import Results
 
-_TEMPLATE = Path(__file__).with_name("results.md.j2")
+
+@dataclass(frozen=True)
+class Page:
+    """One page of results: its name, also of its template and of the directory beside it."""
+
+    name: str
+    pictures: tuple[str, ...]
+    versions: dict[str, str]
+    """Commands on a node that print versions, by what they are of."""
+
+
+_COMMON = {
+    "runc": "runc --version | head -1 | cut -d' ' -f3",
+    "criu": "criu --version | head -1 | cut -d' ' -f2",
+}
+PAGES = {
+    page.name: page
+    for page in (
+        Page(
+            "results",
+            ("downtime", "phases", "round_trips", "memory", "connections", "switch_updates"),
+            {"podman": "podman --version | cut -d' ' -f3", **_COMMON},
+        ),
+        Page(
+            "results-pods",
+            ("downtime", "after_the_hold", "phases", "round_trips", "memory", "memory_phases"),
+            {
+                "Kubernetes": "kubelet --version | cut -d' ' -f2",
+                "containerd": "containerd --version | cut -d' ' -f3",
+                **_COMMON,
+                "buildah": "buildah --version | cut -d' ' -f3",
+            },
+        ),
+    )
+}
 
 
 def summary(results: Results) -> list[str]:
@@ -27,6 +62,7 @@ def summary(results: Results) -> list[str]:
         *_varied(results, "memory", "megabytes", "MB"),
         *_varied(results, "connections", "connections", "connections"),
         *_updates(results),
+        *_gaps(results),
         *_harm(results),
         *(f"NOT MEASURED: {failure['what']}: {failure['why']}" for failure in results.failures),
     ]
@@ -67,6 +103,36 @@ def _updates(results: Results) -> list[str]:
     return [f"switch update (one MODIFY): p50 {spread.p50:.2f} ms, p99 {spread.p99:.2f} ms"]
 
 
+def _gaps(results: Results) -> list[str]:
+    told = []
+    for load, times in figures.gaps(results).items():
+        spread = Spread.of(times)
+        told.append(f"beyond the hold, {load}: p50 {spread.p50:.1f}, worst {spread.worst:.1f} ms")
+    return told
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Moves with many connections open, and what became of those."""
+
+    label: str
+    each: int
+    downtime: Spread
+    broken: int
+    wrong: int
+
+
+def _crowds(results: Results) -> list[Crowd]:
+    found = []
+    for kind in figures.kinds(results, "crowd"):
+        moves = figures.moves(results, "crowd", kind)
+        for each in sorted({move["each"] for move in moves}):
+            some = [move for move in moves if move["each"] == each]
+            spread = Spread.of(figures.downtimes(some))
+            found.append(Crowd(kind.label, each, spread, *figures.harm(some)))
+    return found
+
+
 def _harm(results: Results) -> list[str]:
     told = []
     for mover, name in figures.MOVER_NAMES.items():
@@ -78,16 +144,34 @@ def _harm(results: Results) -> list[str]:
     return told
 
 
-def page(results: Results, pictures: Iterable[str]) -> str:
-    """docs/results.md."""
+def page(results: Results, pictures: Iterable[str], name: str = "results") -> str:
+    """docs/NAME.md."""
     environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
     )
-    return environment.from_string(_TEMPLATE.read_text()).render(
+    return environment.get_template(f"{name}.md.j2").render(
+        directory=name,
         run=results.run,
         verdicts={kind: _verdict(results, kind) for kind, _ in _spreads(results)},
         spreads=_spreads(results),
+        gaps={load: Spread.of(times) for load, times in figures.gaps(results).items()},
+        crowds=_crowds(results),
+        memory=_memory(results),
         harm=_harm(results),
         pictures=set(pictures),
         failures=results.failures,
     )
+
+
+def _memory(results: Results) -> list[tuple[str, int, Spread]]:
+    return [
+        (kind.label, megabytes, Spread.of(times))
+        for kind in figures.kinds(results, "memory")
+        for megabytes, times in figures.by_value(
+            figures.moves(results, "memory", kind), "megabytes"
+        ).items()
+    ]

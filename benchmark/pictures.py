@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -41,15 +42,18 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def draw(results: Results, directory: Path) -> list[str]:
-    """All pictures for which something was measured; returns the names of their files."""
+def draw(results: Results, directory: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """The wanted pictures (all, if none are named) for which something was measured.
+
+    Returns the names of their files.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     drawn = []
     with plt.rc_context(_STYLE):
-        for name, picture in PICTURES.items():
+        for name in wanted or PICTURES:
             path = directory / f"{name}.png"
             path.unlink(missing_ok=True)
-            figure = picture(results)
+            figure = PICTURES[name](results)
             if figure is not None:
                 # No version and no date in the file: the same records make the same picture.
                 figure.savefig(path, metadata={"Software": None})
@@ -115,8 +119,26 @@ def phases(results: Results) -> Figure | None:
     kinds = figures.kinds(results, "moves")
     if not kinds:
         return None
-    own = [kind for kind in kinds if kind.mover == "flowferry"]
-    rows = [rows for rows in (kinds, own if own != kinds else []) if rows]
+    bars = [_Bar.of(kind.label, figures.moves(results, "moves", kind)) for kind in kinds]
+    own = [bar for bar, kind in zip(bars, kinds) if kind.mover == "flowferry"]
+    panels = [panel for panel in (bars, own if own != bars else []) if panel]
+    return _stacks(panels, "Phases of a move, medians. In those that are white nobody waits")
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """What a move of some kind consists of: the medians of its phases."""
+
+    label: str
+    medians: dict[str, float]
+
+    @classmethod
+    def of(cls, label: str, moves: Sequence[Record]) -> _Bar:
+        return cls(label, figures.phases(moves))
+
+
+def _stacks(rows: list[list[_Bar]], title: str) -> Figure:
+    """Panels of bars, each panel with a scale of its own, and one legend."""
     heights = [len(row) for row in rows]
     figure, panels = plt.subplots(
         len(rows),
@@ -125,17 +147,16 @@ def phases(results: Results) -> Figure | None:
         layout="constrained",
         squeeze=False,
     )
-    names = list(
-        dict.fromkeys(
-            name for kind in kinds for name in figures.phases(figures.moves(results, "moves", kind))
-        )
-    )
+    names = list(dict.fromkeys(name for row in rows for bar in row for name in bar.medians))
     for axes, row in zip(panels[:, 0], rows):
-        _stack(axes, results, row, names)
-    panels[0, 0].set_title("Phases of a move, medians. In those that are white nobody waits")
+        _stack(axes, row, names)
+    panels[0, 0].set_title(title)
     panels[-1, 0].set_xlabel("time (ms)")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles))
+    unique = {
+        label: handle
+        for axes in panels[:, 0]
+        for handle, label in zip(*axes.get_legend_handles_labels())
+    }
     figure.legend(
         [unique[name] for name in names],
         names,
@@ -147,13 +168,12 @@ def phases(results: Results) -> Figure | None:
     return figure
 
 
-def _stack(axes: Axes, results: Results, kinds: list[Kind], names: list[str]) -> None:
-    """A bar for each kind. What clients do not wait for is white."""
-    for row, kind in enumerate(kinds):
-        medians = figures.phases(figures.moves(results, "moves", kind))
-        held = figures.held(medians)
+def _stack(axes: Axes, bars: list[_Bar], names: list[str]) -> None:
+    """One below the other. What clients do not wait for is white."""
+    for row, bar in enumerate(bars):
+        held = figures.held(bar.medians)
         left = 0.0
-        for name, ms in medians.items():
+        for name, ms in bar.medians.items():
             number = names.index(name)
             shade = matplotlib.colormaps["viridis"](0.25 + 0.75 * number / len(names))
             axes.barh(
@@ -169,10 +189,47 @@ def _stack(axes: Axes, results: Results, kinds: list[Kind], names: list[str]) ->
             )
             left += ms
         axes.text(left, row, f" {left:.0f} ms", va="center")
-    axes.set_yticks(range(len(kinds)), [kind.label for kind in kinds])
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.grid(visible=False, axis="y")
+
+
+def memory_phases(results: Results) -> Figure | None:
+    """What a move consists of when there is memory: Flowferry's and by hand, each on its scale."""
+    panels = []
+    for kind in figures.kinds(results, "memory"):
+        moves = figures.moves(results, "memory", kind)
+        sizes = sorted({move["megabytes"] for move in moves})
+        panels.append(
+            [
+                _Bar.of(
+                    f"{kind.label}, {size} MB",
+                    [move for move in moves if move["megabytes"] == size],
+                )
+                for size in sizes
+            ]
+        )
+    return _stacks(panels, "Phases of a move by memory, medians") if panels else None
+
+
+def after_the_hold(results: Results) -> Figure | None:
+    """By how much the client's silence is longer than the hold, move by move."""
+    rows = figures.gaps(results)
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(_WIDTH, 1.2 + 0.45 * len(rows)), layout="constrained")
+    for row, times in enumerate(rows.values()):
+        offsets = [row + 0.4 * ((rank + 0.5) / len(times) - 0.5) for rank in range(len(times))]
+        axes.plot(times, offsets, "o", markersize=3.5, color=_COLOURS[0], alpha=0.6)
+        axes.vlines(median(times), row - 0.35, row + 0.35, color=_COLOURS[1], linewidth=2)
+    axes.set_yticks(range(len(rows)), [f"{label} (n = {len(t)})" for label, t in rows.items()])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    axes.set_xlabel("longest silence of the ping-pong client, minus the hold (ms)")
+    axes.set_title("What a move costs beyond its hold: each move, and the median")
+    return figure
 
 
 def round_trips(results: Results) -> Figure | None:
@@ -276,6 +333,8 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "phases": phases,
     "round_trips": round_trips,
     "memory": memory,
+    "memory_phases": memory_phases,
+    "after_the_hold": after_the_hold,
     "connections": connections,
     "switch_updates": switch_updates,
 }

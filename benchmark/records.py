@@ -70,8 +70,8 @@ def append(path: Path, kind: str, **values: Any) -> None:
         file.write(json.dumps({"record": kind, **values}) + "\n")
 
 
-def begin(path: Path, lab: Lab, command: str, parameters: Record) -> None:
-    """A new file, which says where the rest was measured."""
+def begin(path: Path, lab: Lab, command: str, parameters: Record, versions: dict[str, str]) -> None:
+    """A new file, which says where the rest was measured; ``versions`` has commands by name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     append(
@@ -82,15 +82,8 @@ def begin(path: Path, lab: Lab, command: str, parameters: Record) -> None:
         parameters=parameters,
         **_commit(),
         machine=_machine(),
-        versions={name: lab.run("node1", command) for name, command in _VERSIONS.items()},
+        versions={name: lab.run("node1", command) for name, command in versions.items()},
     )
-
-
-_VERSIONS = {
-    "podman": "podman --version | cut -d' ' -f3",
-    "runc": "runc --version | head -1 | cut -d' ' -f3",
-    "criu": "criu --version | head -1 | cut -d' ' -f2",
-}
 
 
 def _commit() -> Record:

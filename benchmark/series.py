@@ -9,12 +9,19 @@ from pathlib import Path
 from demo.lab_control import NODES, Lab, LabError
 from demo.traffic import TrafficClient
 
-from . import switch
+from . import pods, switch
 from .bed import Bed
-from .methods import RUNTIMES, Mover, by_hand, with_flowferry
+from .methods import RUNTIMES, Moved, Mover, Runtime, by_hand, with_flowferry
 from .records import Record, append
 
-MOVERS: dict[str, Mover] = {"flowferry": with_flowferry, "by hand": by_hand}
+
+def _by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
+    """Each runtime has a way of its own."""
+    mover = pods.by_hand if runtime.name == "pod" else by_hand
+    return mover(lab, runtime, source, destination)
+
+
+MOVERS: dict[str, Mover] = {"flowferry": with_flowferry, "by hand": _by_hand}
 # Round trips are kept from this long before the silence to this long after it (milliseconds).
 _AROUND = 1000.0
 
@@ -30,7 +37,7 @@ def measure(
     values: list[int],
 ) -> None:
     """So many moves for each value of what the series varies, alternating between the nodes."""
-    bed = Bed(lab, RUNTIMES[runtime])
+    bed = (pods.PodBed if runtime == "pod" else Bed)(lab, RUNTIMES[runtime])
     facts = {"series": series, "runtime": runtime, "mover": mover}
     bed.start()
     try:
@@ -71,8 +78,21 @@ def _connections(output: Path, bed: Bed, facts: Record, moves: int, count: int) 
         append(output, "updates", **facts, connections=count, ms=times)
 
 
+def _crowd(output: Path, bed: Bed, facts: Record, moves: int, count: int) -> None:
+    """So many connections that are busy, and as many that are idle while it moves."""
+    with bed.load() as pingpong, bed.crowd(count, idle=count) as crowd:
+        for number in range(moves):
+            moved = _move(bed, facts, pingpong) | {"crowd": crowd.seen()}
+            append(output, "move", **facts, number=number, each=count, **moved)
+
+
 Series = Callable[[Path, Bed, Record, int, int], None]
-SERIES: dict[str, Series] = {"moves": _plain, "memory": _memory, "connections": _connections}
+SERIES: dict[str, Series] = {
+    "moves": _plain,
+    "memory": _memory,
+    "connections": _connections,
+    "crowd": _crowd,
+}
 
 
 def _move(bed: Bed, facts: Record, pingpong: TrafficClient, traced: bool = False) -> Record:

@@ -80,3 +80,28 @@ def file(tmp_path: Path, records: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def results(file: Path) -> Results:
     return read(file)
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Results:
+    """One of everything of the benchmark of pods."""
+
+    def pod(series: str, mover: str, downtime: float, **more: Any) -> dict[str, Any]:
+        return {**move(series, mover, downtime, **more), "runtime": "pod"}
+
+    broken = {"errors": ["ConnectionResetError: reset"] * 200}
+    records = [
+        RUN,
+        pod("moves", "flowferry", 400.0, hold_ms=390.0),
+        pod("moves", "flowferry", 420.0, hold_ms=400.0),
+        pod("moves", "by hand", 3000.0),
+        pod("memory", "flowferry", 910.0, hold_ms=900.0, megabytes=64),
+        pod("memory", "flowferry", 2300.0, hold_ms=2290.0, megabytes=256),
+        pod("memory", "by hand", 9000.0, megabytes=64),
+        pod("crowd", "flowferry", 450.0, hold_ms=440.0, each=100, crowd={"errors": []}),
+        pod("crowd", "by hand", 3000.0, each=100, crowd=broken, errors=["reset"]),
+        {**trace("flowferry"), "runtime": "pod"},
+    ]
+    path = tmp_path / "pods.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return read(path)

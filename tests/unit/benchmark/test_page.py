@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from benchmark.page import page, summary
+from benchmark.page import PAGES, page, summary
 from benchmark.pictures import PICTURES, draw
 from benchmark.records import Results, read
 
@@ -49,25 +49,46 @@ def test_the_page_says_from_what_it_was_made(results: Results) -> None:
     assert "with changes that are not committed" in page(results, [])
 
 
-def test_every_picture_is_drawn(results: Results, tmp_path: Path) -> None:
-    names = draw(results, tmp_path)
-    assert names == [f"{name}.png" for name in PICTURES]
+@pytest.mark.parametrize("name", PAGES)
+def test_every_picture_of_a_page_is_drawn_and_shown(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    results = request.getfixturevalue({"results": "results", "results-pods": "pods"}[name])
+    wanted = PAGES[name].pictures
+    names = draw(results, tmp_path, wanted)
+    assert names == [f"{picture}.png" for picture in wanted]
+    assert page(results, names, name).count(f"]({name}/") == len(wanted)
     for name in names:
         height, width, _ = imread(tmp_path / name).shape
         assert width > 800 and height > 300
+
+
+def test_every_picture_is_on_some_page() -> None:
+    assert set(PICTURES) == {picture for one in PAGES.values() for picture in one.pictures}
+
+
+def test_the_page_of_pods_counts_what_broke_and_what_comes_after_the_hold(pods: Results) -> None:
+    text = page(pods, [], "results-pods")
+    assert "| small, under load | 2 | 15.0 | 19.9 | 20.0 |" in text
+    assert "| by hand, pod | 100 | 100 | 1 | 3000.0 | 3000.0 | 201 | 0 |" in text
+    assert "| Flowferry, pod | 256 | 1 | 2300 | 2300 |" in text
+    assert "beyond the hold, 64 MB: p50 10.0, worst 10.0 ms" in summary(pods)
 
 
 def test_what_was_not_measured_is_not_drawn(results: Results, tmp_path: Path) -> None:
     (tmp_path / "memory.png").write_text("of an earlier run")
     results.moves = results.of("moves")
     results.updates = results.traces = []
-    assert draw(results, tmp_path) == ["downtime.png", "phases.png"]
+    wanted = PAGES["results"].pictures
+    assert draw(results, tmp_path, wanted) == ["downtime.png", "phases.png"]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["downtime.png", "phases.png"]
 
 
-def test_the_published_page_is_that_of_its_records() -> None:
-    records = DOCS / "results" / "benchmark.jsonl"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_published_page_is_that_of_its_records(name: str) -> None:
+    records = DOCS / name / "benchmark.jsonl"
     if not records.exists():
         pytest.skip("no results are published")
-    pictures = [path.name for path in (DOCS / "results").glob("*.png")]
-    assert (DOCS / "results.md").read_text() == page(read(records), pictures), "run make bench"
+    pictures = [path.name for path in (DOCS / name).glob("*.png")]
+    published = (DOCS / f"{name}.md").read_text()
+    assert published == page(read(records), pictures, name), "run make bench, make bench-pods"

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods of the Kubernetes lab: their test bed, and the reference way to move one by hand.
+
+That way is what the documentation of Kubernetes and of the runtimes describes: the kubelet's
+checkpoint API, an OCI image of the archive, a push to the registry, an edited manifest, apply,
+wait. Then the route is changed, and the source deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from demo.kubectl import kubectl, pods
+from demo.lab_control import CONTROL_NUMBER, HOST_NUMBERS, NODES, Lab, LabError
+
+from . import switch
+from .bed import Bed
+from .methods import NAME, Moved, Runtime, Timed
+
+_CREDENTIALS = "/etc/flowferry/kubernetes"
+_ARCHIVES = "/var/lib/containers/kubelet/checkpoints"
+
+
+class PodBed(Bed):
+    """Redis in a pod."""
+
+    def location(self) -> str:
+        return str(_pod(self.lab)["spec"]["nodeName"])
+
+    def start(self) -> None:
+        self.remove()
+        self.lab.playbook(
+            "demo_pod.yml", demo_name=NAME, demo_address=self.lab.address
+        ).must_succeed()
+
+    def remove(self) -> None:
+        found = [f"pod/{pod['metadata']['name']}" for pod in pods(self.lab, NAME)]
+        if found:
+            kubectl(self.lab, "delete", *found, "--grace-period=1", "--timeout=60s", limit=90)
+        for node in NODES:
+            self.lab.run(node, f"rm -f {_ARCHIVES}/checkpoint-{NAME}*.tar")
+            self.lab.run(node, "buildah rmi --all --force", check=False)
+        switch.forget(self.lab)
+
+
+def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
+    """The six steps, as an operator types them, and what has to follow them.
+
+    To have logged in to the registry is not timed, nor is what is cleaned up afterwards.
+    """
+    registry = f"{_address(lab, 'control')}:5000"
+    image = f"{registry}/checkpoint:{NAME}"
+    _log_in(lab, source, registry)
+    pod = _pod(lab)
+    timed, archives = Timed(), []
+    timed("checkpoint", lambda: archives.append(_checkpoint(lab, source, pod)))
+    timed("image", lambda: lab.run(source, _build(archives[0], image), log_in=True))
+    push = f"buildah push --quiet --cert-dir {_trust(registry)} {image}"
+    timed("push", lambda: lab.run(source, push, log_in=True))
+    copy = _manifest(pod, destination, f"{image}@{_digest(lab, source, image)}")
+    timed("apply", lambda: _apply(lab, copy))
+    name = copy["metadata"]["name"]
+    wait = ("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
+    timed("wait", lambda: kubectl(lab, *wait, limit=200))
+    timed("redirect", lambda: switch.redirect(lab, destination))
+    end = ("delete", f"pod/{pod['metadata']['name']}", "--timeout=60s")
+    timed("delete", lambda: kubectl(lab, *end, limit=90))
+    lab.run(source, f"rm -f {archives[0]}; buildah rmi --all --force")
+    return Moved(sum(phase["ms"] for phase in timed.phases), timed.phases)
+
+
+def _pod(lab: Lab) -> dict[str, Any]:
+    found = pods(lab, NAME)
+    if len(found) != 1:
+        raise LabError(f"there should be one pod {NAME}, there are {len(found)}")
+    return found[0]
+
+
+def _address(lab: Lab, host: str) -> str:
+    return f"198.18.{lab.number}.{(HOST_NUMBERS | CONTROL_NUMBER)[host]}"
+
+
+def _trust(registry: str) -> str:
+    """Where containerd has the registry's authority, which buildah reads as well."""
+    return f"/etc/containerd/certs.d/{registry}"
+
+
+def _log_in(lab: Lab, node: str, registry: str) -> None:
+    password = Path(f"/run/flowferry/lab{lab.number}/keys/registry").read_text().strip()
+    words = ["buildah", "login", "--cert-dir", _trust(registry), "--username", "flowferry"]
+    lab.run(node, shlex.join([*words, "--password", password, registry]))
+
+
+def _checkpoint(lab: Lab, node: str, pod: dict[str, Any]) -> str:
+    """The archive that the node's kubelet writes; asked from the control plane, as its client."""
+    name, pair = pod["metadata"]["name"], f"{_CREDENTIALS}/apiserver-kubelet-client.pem"
+    words = ["curl", "--silent", "--show-error", "--fail-with-body", "--request", "POST"]
+    words += ["--cacert", f"{_CREDENTIALS}/ca.crt", "--cert", pair, "--key", pair]
+    words.append(f"https://{_address(lab, node)}:10250/checkpoint/default/{name}/redis")
+    answer = lab.run("control", shlex.join(words), log_in=True)
+    return str(json.loads(answer)["items"][0])
+
+
+def _build(archive: str, image: str) -> str:
+    """buildah unpacks the archive that it adds."""
+    return f"""set -e
+container=$(buildah from scratch)
+buildah add --quiet "$container" {archive} /
+buildah config --annotation=org.criu.checkpoint.container.name=redis "$container"
+buildah config --annotation=io.kubernetes.cri-o.annotations.checkpoint.name=redis "$container"
+buildah commit --quiet "$container" {image}
+buildah rm "$container" """
+
+
+def _digest(lab: Lab, node: str, image: str) -> str:
+    return lab.run(
+        node, f"buildah inspect --type image --format '{{{{.FromImageDigest}}}}' {image}"
+    )
+
+
+def _manifest(pod: dict[str, Any], node: str, image: str) -> dict[str, Any]:
+    """The pod's own, edited: another name, the other node, the checkpoint as its image."""
+    metadata = pod["metadata"]
+    name = NAME if metadata["name"] != NAME else f"{NAME}-moved"
+    (container,) = pod["spec"]["containers"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": metadata["labels"],
+            "annotations": {
+                key: value
+                for key, value in metadata["annotations"].items()
+                if key == "flowferry.io/address"
+            },
+        },
+        "spec": {
+            "nodeName": node,
+            "hostname": NAME,
+            "containers": [{"name": container["name"], "image": image}],
+        },
+    }
+
+
+def _apply(lab: Lab, manifest: dict[str, Any]) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(manifest, file)
+        file.flush()
+        kubectl(lab, "apply", "-f", file.name)
