@@ -21,7 +21,9 @@ from . import switch
 from .bed import Bed
 from .methods import NAME, Moved, Runtime, Timed
 
-_CREDENTIALS = "/etc/flowferry/kubernetes"
+_AUTHORITY = "/etc/flowferry/kubernetes/ca.crt"
+# The operator's, on the node while a move takes.
+_CERTIFICATE = f"/run/{NAME}-operator.pem"
 _ARCHIVES = "/var/lib/containers/kubelet/checkpoints"
 
 
@@ -50,7 +52,7 @@ class PodBed(Bed):
 def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     """The six steps, as an operator types them, and what has to follow them.
 
-    To have logged in to the registry is not timed, nor is what is cleaned up afterwards.
+    To have credentials on the node is not timed, nor is what is cleaned up afterwards.
     """
     registry = f"{_address(lab, 'control')}:5000"
     image = f"{registry}/checkpoint:{NAME}"
@@ -69,7 +71,7 @@ def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     timed("redirect", lambda: switch.redirect(lab, destination))
     end = ("delete", f"pod/{pod['metadata']['name']}", "--timeout=60s")
     timed("delete", lambda: kubectl(lab, *end, limit=90))
-    lab.run(source, f"rm -f {archives[0]}; buildah rmi --all --force")
+    lab.run(source, f"rm -f {archives[0]} {_CERTIFICATE}; buildah rmi --all --force")
     return Moved(sum(phase["ms"] for phase in timed.phases), timed.phases)
 
 
@@ -90,18 +92,23 @@ def _trust(registry: str) -> str:
 
 
 def _log_in(lab: Lab, node: str, registry: str) -> None:
-    password = Path(f"/run/flowferry/lab{lab.number}/keys/registry").read_text().strip()
+    """The registry's password, and a certificate for the kubelet."""
+    directory = Path(f"/run/flowferry/lab{lab.number}")
+    certificate = (directory / "pki" / "migration.pem").read_text()
+    password = (directory / "keys" / "registry").read_text().strip()
     words = ["buildah", "login", "--cert-dir", _trust(registry), "--username", "flowferry"]
-    lab.run(node, shlex.join([*words, "--password", password, registry]))
+    log_in = shlex.join([*words, "--password", password, registry])
+    save = f"umask 077; echo {shlex.quote(certificate)} >{_CERTIFICATE}"
+    lab.run(node, f"{save}; {log_in}")
 
 
 def _checkpoint(lab: Lab, node: str, pod: dict[str, Any]) -> str:
-    """The archive that the node's kubelet writes; asked from the control plane, as its client."""
-    name, pair = pod["metadata"]["name"], f"{_CREDENTIALS}/apiserver-kubelet-client.pem"
+    """The archive that the node's kubelet writes."""
     words = ["curl", "--silent", "--show-error", "--fail-with-body", "--request", "POST"]
-    words += ["--cacert", f"{_CREDENTIALS}/ca.crt", "--cert", pair, "--key", pair]
+    words += ["--cacert", _AUTHORITY, "--cert", _CERTIFICATE, "--key", _CERTIFICATE]
+    name = pod["metadata"]["name"]
     words.append(f"https://{_address(lab, node)}:10250/checkpoint/default/{name}/redis")
-    answer = lab.run("control", shlex.join(words), log_in=True)
+    answer = lab.run(node, shlex.join(words), log_in=True)
     return str(json.loads(answer)["items"][0])
 
 
