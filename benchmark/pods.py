@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     To have credentials on the node is not timed, nor is what is cleaned up afterwards.
     """
     registry = f"{_address(lab, 'control')}:5000"
-    image = f"{registry}/checkpoint:{NAME}"
+    # A name of its own: a node that has pulled an image does not ask again what its name means.
+    image = f"{registry}/checkpoint:{NAME}-{time.time_ns()}"
     _log_in(lab, source, registry)
     pod = _pod(lab)
     timed, archives = Timed(), []
@@ -63,7 +65,7 @@ def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     timed("image", lambda: lab.run(source, _build(archives[0], image), log_in=True))
     push = f"buildah push --quiet --cert-dir {_trust(registry)} {image}"
     timed("push", lambda: lab.run(source, push, log_in=True))
-    copy = _manifest(pod, destination, f"{image}@{_digest(lab, source, image)}")
+    copy = _manifest(pod, destination, image)
     timed("apply", lambda: _apply(lab, copy))
     name = copy["metadata"]["name"]
     wait = ("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s")
@@ -121,12 +123,6 @@ buildah config --annotation=org.criu.checkpoint.container.name=redis "$container
 buildah config --annotation=io.kubernetes.cri-o.annotations.checkpoint.name=redis "$container"
 buildah commit --quiet "$container" {image}
 buildah rm "$container" """
-
-
-def _digest(lab: Lab, node: str, image: str) -> str:
-    return lab.run(
-        node, f"buildah inspect --type image --format '{{{{.FromImageDigest}}}}' {image}"
-    )
 
 
 def _manifest(pod: dict[str, Any], node: str, image: str) -> dict[str, Any]:

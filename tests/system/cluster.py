@@ -51,6 +51,15 @@ class ClusterLab(Lab):
         self.playbook("lab.yml", lab="kubernetes", **runtime).must_succeed()
         self.playbook("demo_pod.yml").must_succeed()
 
+    def start_afresh(self) -> None:
+        """The pod is made anew on node1, at its own address and without a virtual one."""
+        self.kubectl("delete", "pod", "-l", "app=redis", "--grace-period=1", "--timeout=50s")
+        with self.session(primary=True) as session:
+            tables = ("service", "bucket", "backend", "reply")
+            entries = [entry for table in tables for entry in session.read(table)]
+            session.write([Update("DELETE", entry) for entry in entries])
+        self.playbook("demo_pod.yml").must_succeed()
+
     def kubectl(self, *arguments: str) -> str:
         """What kubectl says, as the administrator."""
         return kubectl.kubectl(self, *arguments)

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cluster import ClusterLab
 
 from benchmark.records import read
+from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import ROOT, Lab
 
 
@@ -49,6 +51,32 @@ def test_it_leaves_the_lab_as_it_was(lab: Lab) -> None:
         assert "kept" not in lab.run(node, "ls /etc/criu")
     with lab.session() as session:
         assert session.read("route", {"destination": f"{lab.data_network}.101/32"}) == []
+
+
+@pytest.mark.timeout(BUILD_LIMIT + 300)
+def test_a_small_benchmark_of_pods(cluster: ClusterLab, tmp_path: Path) -> None:
+    """Flowferry breaks nothing; the reference procedure breaks what is connected."""
+    played = cluster.playbook(
+        "benchmark.yml",
+        benchmark_lab="kubernetes",
+        benchmark_output=str(tmp_path),
+        benchmark_moves=1,
+        benchmark_moves_by_hand=1,
+        benchmark_memory=[],
+        benchmark_crowd=[],
+    ).must_succeed()
+    own, by_hand = read(tmp_path / "results-pods" / "benchmark.jsonl").moves
+    assert (own["mover"], by_hand["mover"]) == ("flowferry", "by hand")
+    assert own["errors"] == [] and own["downtime_ms"] >= own["hold_ms"] / 2
+    steps = ["checkpoint", "image", "push", "apply", "wait", "redirect", "delete"]
+    assert [phase["name"] for phase in by_hand["phases"]] == steps
+    assert by_hand["errors"] != []
+    pictures = sorted(path.name for path in (tmp_path / "results-pods").glob("*.png"))
+    assert pictures == ["after_the_hold.png", "downtime.png", "phases.png", "round_trips.png"]
+    assert "results-pods/phases.png" in (tmp_path / "results-pods.md").read_text()
+    assert any("beyond the hold" in line for line in played.task("Summary")["msg"])
+    assert cluster.pods("bench") == []
+    assert cluster.leftovers() == {}
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,17 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import ClusterLab
 from flowferry_p4.client import Update
 from flowferry_p4.client.traffic import Address
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # for cluster
-
-from cluster import BUILD_LIMIT, ClusterLab
 from test_runtimes import service
 
+from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import NODES, Played, wait_for
 from demo.traffic import TrafficClient
 
@@ -27,33 +22,20 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[ClusterLab]:
-    """A cluster whose Redis has a virtual address before it, and a Service of Kubernetes."""
-    if os.geteuid() != 0:
-        pytest.skip("run: sudo make system")
-    with tempfile.TemporaryDirectory(prefix="ff-rewrite-") as state:
-        running = ClusterLab(int(os.environ.get("FLOWFERRY_CLUSTER_LAB_ID") or "8"), Path(state))
-        try:
-            running.start()
-            own = running.address
-            running.address = f"{running.data_network}.90"
-            entries = service(Address(running.address), Address(own), 6, 6379, 90)
-            with running.session(primary=True) as session:
-                session.write([Update("INSERT", entry) for entry in entries])
-            running.kubectl("create", "service", "clusterip", "redis", "--tcp=6379")
-            yield running
-        finally:
-            running.end()
-
-
-@pytest.fixture
-def clients(cluster: ClusterLab) -> Iterator[list[TrafficClient]]:
-    """A ping-pong client, a pipelined writer, and a reader of what the writer writes."""
-    kinds = (("pingpong", "a"), ("writer", "b"), ("reader", "b"))
-    started = [TrafficClient(cluster, *kind) for kind in kinds]
-    yield started
-    for client in started:
-        client.end()
+def cluster(cluster: ClusterLab) -> Iterator[ClusterLab]:
+    """The cluster's Redis has a virtual address before it, and a Service of Kubernetes."""
+    own = cluster.address
+    cluster.address = f"{cluster.data_network}.90"
+    entries = service(Address(cluster.address), Address(own), 6, 6379, 90)
+    try:
+        with cluster.session(primary=True) as session:
+            session.write([Update("INSERT", entry) for entry in entries])
+        cluster.kubectl("create", "service", "clusterip", "redis", "--tcp=6379")
+        yield cluster
+    finally:
+        cluster.address = own
+        cluster.kubectl("delete", "service", "redis", "--ignore-not-found")
+        cluster.start_afresh()
 
 
 def rewrite(cluster: ClusterLab, destination: str, *options: str, **more: Any) -> Played:
