@@ -83,6 +83,9 @@ def _verdict(results: Results, kind: Kind) -> str:
     times = figures.ratio(results, kind)
     if kind.mover == "flowferry" and times is not None:
         told += f"; by hand clients wait {times:.1f} times as long"
+        broken, wrong = figures.harm(results.of("moves", mover="by hand"))
+        if broken + wrong:
+            told += ", and connections break"
     return told
 
 

@@ -4,6 +4,10 @@
 That way is what the documentation of Kubernetes and of the runtimes describes: the kubelet's
 checkpoint API, an OCI image of the archive, a push to the registry, an edited manifest, apply,
 wait. Then the route is changed, and the source deleted.
+
+containerd fetches the image that a checkpoint was made upon anew for a restore, and without the
+node's settings for registries. So that this succeeds there is a mirror on the destination that asks
+for no password, and the checkpoint names it.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ from .methods import NAME, Moved, Runtime, Timed
 _AUTHORITY = "/etc/flowferry/kubernetes/ca.crt"
 # The operator's, on the node while a move takes.
 _CERTIFICATE = f"/run/{NAME}-operator.pem"
+_MIRROR = "127.0.0.1:5001"
+_MIRROR_FILES = "/var/lib/containers/mirror"
+_MIRROR_DAEMON = f"{NAME}-mirror"
 _ARCHIVES = "/var/lib/containers/kubelet/checkpoints"
 
 
@@ -47,22 +54,26 @@ class PodBed(Bed):
         for node in NODES:
             self.lab.run(node, f"rm -f {_ARCHIVES}/checkpoint-{NAME}*.tar")
             self.lab.run(node, "buildah rmi --all --force", check=False)
+            if self.lab.run(node, f"ls {_MIRROR_FILES}", check=False):
+                self.lab.module(node, "daemon", name=_MIRROR_DAEMON, state="stopped")
+                self.lab.run(node, f"rm -rf {_MIRROR_FILES}")
         switch.forget(self.lab)
 
 
 def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     """The six steps, as an operator types them, and what has to follow them.
 
-    To have credentials on the node is not timed, nor is what is cleaned up afterwards.
+    Credentials and a mirror on the nodes are not timed, nor is what is cleaned up afterwards.
     """
     registry = f"{_address(lab, 'control')}:5000"
     # A name of its own: a node that has pulled an image does not ask again what its name means.
     image = f"{registry}/checkpoint:{NAME}-{time.time_ns()}"
     _log_in(lab, source, registry)
+    _mirror(lab, destination)
     pod = _pod(lab)
     timed, archives = Timed(), []
     timed("checkpoint", lambda: archives.append(_checkpoint(lab, source, pod)))
-    timed("image", lambda: lab.run(source, _build(archives[0], image), log_in=True))
+    timed("image", lambda: lab.run(source, _build(archives[0], registry, image), log_in=True))
     push = f"buildah push --quiet --cert-dir {_trust(registry)} {image}"
     timed("push", lambda: lab.run(source, push, log_in=True))
     copy = _manifest(pod, destination, image)
@@ -104,6 +115,40 @@ def _log_in(lab: Lab, node: str, registry: str) -> None:
     lab.run(node, f"{save}; {log_in}")
 
 
+def _mirror(lab: Lab, node: str) -> None:
+    """A registry on the node's loopback interface with what the cluster's has of Redis."""
+    images, archive = f"{_MIRROR_FILES}/docker/registry/v2", f"/run/{_MIRROR_DAEMON}.tar"
+    if not lab.run(node, f"ls {_MIRROR_FILES}", check=False):
+        lab.run("control", _PACK.format(archive=archive))
+        lab.copy("control", node, archive)
+        lab.run(node, f"mkdir -p {images} && tar --extract --file {archive} --directory {images}")
+        for host in ("control", node):
+            lab.run(host, f"rm {archive}")
+    file = f"{_MIRROR_FILES}/config.json"
+    settings = {
+        "version": "0.1",
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": _MIRROR_FILES}},
+        "http": {"addr": _MIRROR},
+    }
+    lab.run(node, f"echo {shlex.quote(json.dumps(settings))} >{file}")
+    command = ["docker-registry", "serve", file]
+    started = lab.module(node, "daemon", name=_MIRROR_DAEMON, command=command, ready=_MIRROR)
+    if started.get("failed"):
+        raise LabError(f"a mirror on {node}: {started['msg']}")
+
+
+# A registry keeps blobs of all repositories in one place, and lists in each which are its own.
+_PACK = """set -e
+cd /var/lib/containers/registry/docker/registry/v2
+cd repositories/redis
+digests=$(ls _layers/sha256; ls _manifests/revisions/sha256)
+cd ../..
+for digest in $digests
+do printf 'blobs/sha256/%.2s/%s\\n' "$digest" "$digest"
+done | tar --create --file {archive} repositories/redis --files-from -"""
+
+
 def _checkpoint(lab: Lab, node: str, pod: dict[str, Any]) -> str:
     """The archive that the node's kubelet writes."""
     words = ["curl", "--silent", "--show-error", "--fail-with-body", "--request", "POST"]
@@ -114,15 +159,19 @@ def _checkpoint(lab: Lab, node: str, pod: dict[str, Any]) -> str:
     return str(json.loads(answer)["items"][0])
 
 
-def _build(archive: str, image: str) -> str:
-    """buildah unpacks the archive that it adds."""
+def _build(archive: str, registry: str, image: str) -> str:
+    """buildah unpacks the archive that it adds; the base image is fetched from the mirror."""
     return f"""set -e
 container=$(buildah from scratch)
 buildah add --quiet "$container" {archive} /
+tar --extract --to-stdout --file {archive} config.dump |
+  sed s#{registry}/#{_MIRROR}/#g >/tmp/config.dump
+buildah add --quiet "$container" /tmp/config.dump /config.dump
 buildah config --annotation=org.criu.checkpoint.container.name=redis "$container"
 buildah config --annotation=io.kubernetes.cri-o.annotations.checkpoint.name=redis "$container"
 buildah commit --quiet "$container" {image}
-buildah rm "$container" """
+buildah rm "$container"
+rm /tmp/config.dump"""
 
 
 def _manifest(pod: dict[str, Any], node: str, image: str) -> dict[str, Any]:
