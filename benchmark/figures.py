@@ -93,11 +93,18 @@ def gaps(results: Results) -> dict[str, list[float]]:
 
 
 def held(medians: dict[str, float]) -> dict[str, float]:
-    """The phases in which the endpoint is held; by hand that is all of them."""
+    """The phases in which clients wait.
+
+    The endpoint is held from one phase to another. By hand the checkpoint freezes the source for
+    good, or, when the image goes by a registry, it serves until the route is changed.
+    """
     names = list(medians)
-    if "hold" not in names or "release" not in names:
-        return medians
-    return {name: medians[name] for name in names[names.index("hold") : names.index("release") + 1]}
+    first, last = names[0], names[-1]
+    if "hold" in names and "release" in names:
+        first, last = "hold", "release"
+    elif "push" in names and "redirect" in names:
+        first = "redirect"
+    return {name: medians[name] for name in names[names.index(first) : names.index(last) + 1]}
 
 
 def dominant(medians: dict[str, float]) -> tuple[str, float]:
@@ -129,6 +136,13 @@ def harm(records: Sequence[Record]) -> tuple[int, int]:
     told = [error for move in records for error in _errors(move)]
     wrong = sum("came after" in error for error in told)
     return len(told) - wrong, wrong
+
+
+def lost(records: Sequence[Record]) -> int:
+    """Increments that were acknowledged and that the copy did not know of, of all clients."""
+    told = [error.split(" came after ") for move in records for error in _errors(move)]
+    steps = [(int(pair[0].split()[-1]), int(pair[1])) for pair in told if len(pair) == 2]
+    return sum(before - value + 1 for value, before in steps if value <= before)
 
 
 def _errors(move: Record) -> list[str]:

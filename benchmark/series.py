@@ -79,10 +79,11 @@ def _connections(output: Path, bed: Bed, facts: Record, moves: int, count: int) 
 
 
 def _crowd(output: Path, bed: Bed, facts: Record, moves: int, count: int) -> None:
-    """So many connections that are busy, and as many that are idle while it moves."""
-    with bed.load() as pingpong, bed.crowd(count, idle=count) as crowd:
+    """So many connections that are busy, and as many that are idle; new ones for each move."""
+    with bed.load() as pingpong:
         for number in range(moves):
-            moved = _move(bed, facts, pingpong) | {"crowd": crowd.seen()}
+            with bed.crowd(count, idle=count) as crowd:
+                moved = _move(bed, facts, pingpong) | {"crowd": crowd.seen()}
             append(output, "move", **facts, number=number, each=count, **moved)
 
 

@@ -74,3 +74,15 @@ def test_harm_tells_broken_connections_from_wrong_answers(results: Results) -> N
 def test_a_trace_begins_where_the_longest_wait_began() -> None:
     points = [[1000.0, 0.1], [4000.0, 0.1], [5000.0, 500.0], [5001.0, 0.2], [9000.0, 0.1]]
     assert around_silence(points) == [[-500.0, 0.1], [500.0, 500.0], [501.0, 0.2]]
+
+
+def test_clients_of_the_reference_procedure_wait_from_the_redirect_on() -> None:
+    phases = {"checkpoint": 5.0, "image": 5.0, "push": 5.0, "redirect": 1.0, "delete": 2.0}
+    assert figures.held(phases) == {"redirect": 1.0, "delete": 2.0}
+
+
+def test_what_was_acknowledged_and_is_gone_is_counted() -> None:
+    """7 after 9: 8 and 9 were acknowledged, and 7, before its increment was made anew."""
+    move = {"errors": ["7 came after 9", "ConnectionError: the server closed the connection"]}
+    crowd = {"errors": [], "crowd": {"errors": ["ValueError: 5 came after 5", "9 came after 5"]}}
+    assert figures.lost([move, crowd]) == 3 + 1
