@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers of a pod, as containerd's bundles on the node have them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.cri import containerd
+
+UID = "0189d991-774c-48f6-a48b-13604b1a46ee"
+
+
+def bundle(directory: Path, name: str, uid: str = UID, kind: str = "container") -> Path:
+    """A bundle as containerd's shim has it before the container is started."""
+    made = directory / f"id-of-{name}"
+    made.mkdir()
+    annotations = {"sandbox-uid": uid, "container-type": kind, "container-name": name}
+    told = {f"io.kubernetes.cri.{key}": value for key, value in annotations.items()}
+    (made / "config.json").write_text(json.dumps({"annotations": told}))
+    return made
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(containerd, "BUNDLES", tmp_path)
+    return tmp_path
+
+
+def test_the_containers_of_one_pod(bundles: Path) -> None:
+    bundle(bundles, "redis")
+    bundle(bundles, "pause", kind="sandbox")
+    bundle(bundles, "other", uid="another")
+    found = {one.name: one for one in containerd.Containerd().containers_of(UID)}
+    assert set(found) == {"redis", "pause"}
+    assert found["pause"].is_sandbox and not found["redis"].is_sandbox
+    assert found["redis"].id == "id-of-redis" and found["redis"].pid == 0
+
+
+def test_a_container_that_is_started_has_a_pid_at_once(bundles: Path) -> None:
+    made = bundle(bundles, "redis")
+    assert not containerd.Containerd().containers_of(UID)[0].lives
+    (made / "init.pid").write_text(str(os.getpid()))
+    (one,) = containerd.Containerd().containers_of(UID)
+    assert one.pid == os.getpid() and one.lives
+
+
+def test_a_bundle_that_is_half_written_is_looked_at_again(bundles: Path) -> None:
+    made = bundle(bundles, "redis")
+    whole = (made / "config.json").read_text()
+    (made / "config.json").write_text(whole[:20])
+    assert containerd.Containerd().containers_of(UID) == []
+    (made / "config.json").write_text(whole)
+    assert [one.name for one in containerd.Containerd().containers_of(UID)] == ["redis"]
+
+
+def test_an_unchanged_bundle_is_read_once(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle(bundles, "redis")
+    read: list[str] = []
+    plain = json.loads
+
+    def counted(text: bytes) -> object:
+        read.append("")
+        return plain(text)
+
+    monkeypatch.setattr(containerd.json, "loads", counted)
+    for _ in range(100):
+        assert len(containerd.Containerd().containers_of(UID)) == 1
+    assert len(read) == 1
