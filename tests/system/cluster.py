@@ -120,6 +120,15 @@ class ClusterLab(Lab):
         finally:
             subprocess.run(self.daemon(host, name, "start"), shell=True, check=True, timeout=60)
 
+    def forget_image(self, node: str, image: str) -> None:
+        """A node loses an image, NAME@DIGEST, by all its names."""
+        if self.crio:
+            self.run(node, f"crictl -r unix:///run/crio/crio.sock rmi {image}")
+            return
+        digest = image.partition("@")[2]
+        names = f"ctr -n k8s.io images list | awk '$3 == \"{digest}\" {{print $1}}'"
+        self.run(node, f"{names} | xargs -r ctr -n k8s.io images remove")
+
     def leftovers(self) -> dict[str, str]:
         """What a move must not leave: on the nodes, at the switch, in the cluster."""
         sandboxes = CRIO_SANDBOXES if self.crio else CONTAINERD_SANDBOXES
