@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.cri import containerd
 
 UID = "0189d991-774c-48f6-a48b-13604b1a46ee"
+RUNTIME = containerd.Containerd("/run/containerd/containerd.sock")
 
 
 def bundle(directory: Path, name: str, uid: str = UID, kind: str = "container") -> Path:
@@ -33,7 +34,7 @@ def test_the_containers_of_one_pod(bundles: Path) -> None:
     bundle(bundles, "redis")
     bundle(bundles, "pause", kind="sandbox")
     bundle(bundles, "other", uid="another")
-    found = {one.name: one for one in containerd.Containerd().containers_of(UID)}
+    found = {one.name: one for one in RUNTIME.containers_of(UID)}
     assert set(found) == {"redis", "pause"}
     assert found["pause"].is_sandbox and not found["redis"].is_sandbox
     assert found["redis"].id == "id-of-redis" and found["redis"].pid == 0
@@ -41,9 +42,9 @@ def test_the_containers_of_one_pod(bundles: Path) -> None:
 
 def test_a_container_that_is_started_has_a_pid_at_once(bundles: Path) -> None:
     made = bundle(bundles, "redis")
-    assert not containerd.Containerd().containers_of(UID)[0].lives
+    assert not RUNTIME.containers_of(UID)[0].lives
     (made / "init.pid").write_text(str(os.getpid()))
-    (one,) = containerd.Containerd().containers_of(UID)
+    (one,) = RUNTIME.containers_of(UID)
     assert one.pid == os.getpid() and one.lives
 
 
@@ -51,9 +52,9 @@ def test_a_bundle_that_is_half_written_is_looked_at_again(bundles: Path) -> None
     made = bundle(bundles, "redis")
     whole = (made / "config.json").read_text()
     (made / "config.json").write_text(whole[:20])
-    assert containerd.Containerd().containers_of(UID) == []
+    assert RUNTIME.containers_of(UID) == []
     (made / "config.json").write_text(whole)
-    assert [one.name for one in containerd.Containerd().containers_of(UID)] == ["redis"]
+    assert [one.name for one in RUNTIME.containers_of(UID)] == ["redis"]
 
 
 def test_an_unchanged_bundle_is_read_once(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +68,5 @@ def test_an_unchanged_bundle_is_read_once(bundles: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(containerd.json, "loads", counted)
     for _ in range(100):
-        assert len(containerd.Containerd().containers_of(UID)) == 1
+        assert len(RUNTIME.containers_of(UID)) == 1
     assert len(read) == 1
