@@ -24,6 +24,13 @@ OUTPUT = Path(__file__).resolve().parents[1] / "output"
 """Where results that are no verdict go."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m pods` chooses what needs a cluster, for which another lab is started."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+            item.add_marker("pods")
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The lab of FLOWFERRY_LAB_ID (7 if unset), started, with the demo's workload on node1."""
