@@ -39,8 +39,8 @@ class Receiver:
         plain, _ = self.listener.accept()
         with context.wrap_socket(plain, server_side=True) as connection:
             lines = transfer.JsonLines(connection)
-            assert lines.receive() == {"hello": "transfer"}
             try:
+                assert lines.receive() == {"hello": "transfer"}
                 self.intact = transfer.receive(lines, self.directory)
             except (FlowferryError, ssl.SSLError) as error:
                 self.error = error

@@ -376,7 +376,7 @@ def test_connections_are_accepted_before_the_source_is_frozen(journal: journals.
 
 def test_a_source_that_accepts_nothing_is_not_moved(journal: journals.Journal) -> None:
     world = World()
-    begun = move(world, journal, accept_timeout=0.02)
+    begun = move(world, journal, accept_timeout=0.5)
     begun.source.call = _busy_source(world, [False] * 1000)  # type: ignore[method-assign]
     with pytest.raises(
         FlowferryError, match=r"2 at 198\.19\.0\.1:80\. The source serves on"
