@@ -529,7 +529,9 @@ def test_the_program_of_the_command_line(tmp_path: Path, pins: Path) -> None:
         again(made)
         assert ping(made.hosts[0], made.hosts[1].address) == 3
         made.switch.end(signal.SIGKILL)
-        assert f"has another program than {other[2]}" in refusal(made, *other)
+        assert f"has another program than {other[2]}" in refusal(made, *other, "-i", "3@lo")
+        state = json.loads((pins / "state").read_text())
+        assert state["ports"] == ["1@port1", "2@port2"], "what is refused changes nothing"
         made.switch = made.start()
         made.switch.wait_ready()
         with made.controller() as controller:  # a controller may change it

@@ -23,7 +23,7 @@ from .clang import find_clang
 from .device import Switch
 from .errors import PinError, SwitchError, ToolMissing
 from .pins import Identity, Pins, unpin
-from .pipeline import config_from_files
+from .pipeline import config_from_files, read_pinned
 from .ports import Port, Ports, cpu_interfaces, remove_interface
 from .rpc_errors import RpcFailure
 from .server import ServerTls, start_server
@@ -123,37 +123,37 @@ def initial_config(options: argparse.Namespace) -> p4r.ForwardingPipelineConfig 
     return config_from_files(_read(options.p4info), _read(options.json))
 
 
-def load_initial(switch: Switch, options: argparse.Namespace) -> None:
+def load_initial(
+    switch: Switch, options: argparse.Namespace, config: p4r.ForwardingPipelineConfig | None
+) -> None:
     """Go on with what is pinned, or run the program of the command line."""
-    config = initial_config(options)
-    asked = (
-        hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest() if config else ""
-    )
-    pins = switch.pins
-    if pins:
-        resumed = switch.resume()
-        if resumed and config:
-            _refuse_other_program(pins, switch, options, config, asked)
-        pins.name_asked(options.interface, asked)
-        if resumed:
-            return
-    if config:
+    resumed = switch.resume()
+    if switch.pins:
+        switch.pins.name_asked(options.interface, _hash(config))
+    if config and not resumed:
         try:
             switch.begin(config)
         except RpcFailure as failure:
             raise SwitchError(f"{options.json}: {failure.message}") from failure
 
 
-def _refuse_other_program(
-    pins: Pins,
-    switch: Switch,
-    options: argparse.Namespace,
-    config: p4r.ForwardingPipelineConfig,
-    asked: str,
+def _hash(config: p4r.ForwardingPipelineConfig | None) -> str:
+    return (
+        hashlib.sha256(config.SerializeToString(deterministic=True)).hexdigest() if config else ""
+    )
+
+
+def check_pinned(
+    pins: Pins, options: argparse.Namespace, config: p4r.ForwardingPipelineConfig | None
 ) -> None:
-    """A controller may have set another program since; the command line has to be the same."""
-    running = switch.pipeline.config if switch.pipeline else None
-    if asked != pins.state.asked_program and config != running:
+    """Refuse what cannot be taken over, before any port changes."""
+    state = pins.state
+    running, _ = (
+        read_pinned(pins, number, options.cpu_port)[0] if number else None
+        for number in (state.running, state.saved)
+    )
+    # A controller may have set another program since; the command line has to be the same.
+    if running and config and config != running and _hash(config) != state.asked_program:
         raise PinError(
             f"{pins.directory} has another program than {options.json}, which forwards on; start "
             f"with --no-p4 to go on with it, or remove it with --unpin {pins.directory}"
@@ -188,7 +188,10 @@ def run(options: argparse.Namespace) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    config = initial_config(options)
     pins = open_pins(options)
+    if pins:
+        check_pinned(pins, options, config)
     ports = Ports(
         [Port.parse(p) for p in options.interface], options.cpu_port, options.device_id, pins
     )
@@ -198,7 +201,7 @@ def run(options: argparse.Namespace) -> None:
         ports.close()
         raise
     try:
-        load_initial(switch, options)
+        load_initial(switch, options, config)
         server, _ = start_server(switch, options.grpc_server_addr, _tls(options))
         log.info("device %d listens on %s", options.device_id, options.grpc_server_addr)
         print("ready", flush=True)

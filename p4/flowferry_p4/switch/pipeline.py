@@ -12,7 +12,7 @@ from finsy.proto import p4i, p4r
 from google.protobuf import text_format
 
 from .bmv2_json import load
-from .compiler import compile_program
+from .compiler import CompiledProgram, compile_program
 from .dataplane import Dataplane
 from .digests import Digests
 from .entities import Handler, Undo
@@ -113,16 +113,8 @@ class Pipeline:
     @classmethod
     def resume(cls, pins: Pins, number: int, cpu_port: int, notify: Notify) -> Pipeline:
         """Take over what a process before this one has pinned."""
+        config, compiled = read_pinned(pins, number, cpu_port)
         files = pins.files(number)
-        config = p4r.ForwardingPipelineConfig.FromString((files / "config").read_bytes())
-        compiled = compile_program(load(config.p4_device_config), cpu_port)
-        if compiled.code != (files / "code").read_text():
-            raise PinError(
-                f"this version of the switch makes other code of the program pinned in "
-                f"{pins.directory}, and cannot take over its maps. The program forwards on. Start "
-                "the version that pinned it, or remove it with "
-                f"--unpin {pins.directory} and let controllers write their entries again"
-            )
         notes = Notebook.found(files / "notes")
         dataplane = Dataplane.resume(compiled, pins.maps_of(number), notes)
         pipeline = cls._of(config, dataplane, notify)
@@ -253,6 +245,23 @@ class Pipeline:
             thread.close()
         self.digests.close()
         self.dataplane.close()
+
+
+def read_pinned(
+    pins: Pins, number: int, cpu_port: int
+) -> tuple[p4r.ForwardingPipelineConfig, CompiledProgram]:
+    """The configuration of a pinned pipeline; PinError where its maps are not as ours would be."""
+    files = pins.files(number)
+    config = p4r.ForwardingPipelineConfig.FromString((files / "config").read_bytes())
+    compiled = compile_program(load(config.p4_device_config), cpu_port)
+    if compiled.code != (files / "code").read_text():
+        raise PinError(
+            f"this version of the switch makes other code of the program pinned in "
+            f"{pins.directory}, and cannot take over its maps. The program forwards on. Start "
+            "the version that pinned it, or remove it with "
+            f"--unpin {pins.directory} and let controllers write their entries again"
+        )
+    return config, compiled
 
 
 def _rolled_back(results: Results, count: int) -> list[RpcFailure | None]:
