@@ -38,7 +38,8 @@ demo: lab ## a live Redis moves between two nodes and its clients stay connected
 	python3 -m demo.run
 
 .PHONY: bench
-bench: lab ## measure moves, and the same by hand: writes docs/results.md (up to 10 minutes)
+bench: install ## measure moves, and the same by hand: writes docs/results.md (up to 10 minutes)
+	ansible-playbook playbooks/lab.yml -e lab_runtimes=podman,docker
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_command": "make bench"}'
 
 .PHONY: bench-pods

@@ -91,6 +91,24 @@ def _verdict(results: Results, kind: Kind) -> str:
     return told
 
 
+@dataclass(frozen=True)
+class Phases:
+    """The median of each phase by what was moved, and which is the longest of the downtime."""
+
+    names: list[str]
+    rows: list[tuple[Kind, dict[str, float], str, float]]
+
+
+def _phases(results: Results) -> Phases:
+    rows = []
+    for kind in figures.kinds(results, "moves"):
+        medians = figures.phases(figures.moves(results, "moves", kind))
+        rows.append((kind, medians, *figures.dominant(medians)))
+    longest = max((medians for _, medians, _, _ in rows), key=len, default={})
+    names = list(longest) + sorted({name for row in rows for name in row[1]} - set(longest))
+    return Phases(names, rows)
+
+
 def _varied(results: Results, series: str, name: str, unit: str) -> list[str]:
     lines = []
     for kind in figures.kinds(results, series):
@@ -165,6 +183,7 @@ def page(results: Results, pictures: Iterable[str], name: str = "results") -> st
         run=results.run,
         verdicts={kind: _verdict(results, kind) for kind, _ in _spreads(results)},
         spreads=_spreads(results),
+        phases=_phases(results),
         gaps={load: Spread.of(times) for load, times in figures.gaps(results).items()},
         crowds=_crowds(results),
         memory=_memory(results),

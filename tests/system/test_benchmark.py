@@ -27,6 +27,7 @@ def test_a_small_benchmark_writes_records_page_and_pictures(lab: Lab, tmp_path: 
             {"mover": "flowferry", "runtime": "podman"},
             {"mover": "by hand", "runtime": "podman"},
         ],
+        benchmark_more_kinds=[],
         **sizes,
     ).must_succeed()
     results = read(tmp_path / "results" / "benchmark.jsonl")

@@ -49,6 +49,15 @@ def test_the_page_says_from_what_it_was_made(results: Results) -> None:
     assert "with changes that are not committed" in page(results, [])
 
 
+def test_the_page_has_each_phase_and_what_dominates(results: Results) -> None:
+    text = page(results, [])
+    table = text[text.index("## Phases") :].split("\n\n")[2]
+    head, _, *rows = table.splitlines()
+    assert head.startswith("| | ") and head.endswith(" what dominates |")
+    assert [row.split(" | ")[0] for row in rows] == ["| Flowferry, podman", "| by hand, podman"]
+    assert rows[0].endswith("| restore, 60% |")
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_picture_of_a_page_is_drawn_and_shown(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
