@@ -88,6 +88,7 @@ class Lab:
         """XDG_STATE_HOME of the playbooks: where journals are; the user's own if None."""
         self.data_network = f"198.19.{number}"
         self.address = f"{self.data_network}.100"
+        self.port = 6379
         """The endpoint of Redis."""
         self.switch_address = f"198.18.{number}.2:9559"
         self._directory = Path(f"/run/flowferry/lab{number}")
@@ -288,7 +289,7 @@ class Lab:
         """The answer of Redis to a command, asked from the client through the switch."""
         script = f"""
 import socket
-s = socket.create_connection(("{self.address}", 6379), 5)
+s = socket.create_connection(("{self.address}", {self.port}), 5)
 s.sendall(b"{" ".join(words)}\\r\\n")
 f = s.makefile("rb")
 head = f.readline().decode().strip()

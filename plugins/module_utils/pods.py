@@ -10,17 +10,21 @@ from .errors import FlowferryError
 Pod = dict[str, Any]
 # What a volume has that both nodes see alike, or that is made anew from the API.
 PORTABLE_VOLUMES = {"configMap", "downwardAPI", "projected", "secret"}
+# What may be the same storage on both nodes; whether it is has to be found out.
+COMMON_VOLUMES = {"hostPath", "persistentVolumeClaim"}
 
 
 def check_movable(pod: Pod) -> None:
     """Refuse what would not be the same pod at the destination, or could not be dumped."""
     title = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
     spec, status = pod["spec"], pod["status"]
-    running = [one for one in status.get("containerStatuses", []) if "running" in one["state"]]
-    if status.get("phase") != "Running" or len(running) < len(spec["containers"]):
+    wanted = len(lasting_containers(spec))
+    running = [one for one in lasting_statuses(pod) if "running" in one["state"]]
+    _check_containers(title, pod)
+    if status.get("phase") != "Running" or len(running) < wanted:
         raise FlowferryError(
             "not_running",
-            f"{title} is {status.get('phase')} with {len(running)} of {len(spec['containers'])} "
+            f"{title} is {status.get('phase')} with {len(running)} of {wanted} "
             "containers running; only a running pod can be moved",
         )
     if pod["metadata"].get("deletionTimestamp"):
@@ -34,14 +38,29 @@ def check_movable(pod: Pod) -> None:
             f"{title} has {', '.join(shared)}: its processes are not apart from others, so that "
             "they cannot be moved",
         )
-    volumes = [one["name"] for one in spec.get("volumes", []) if not PORTABLE_VOLUMES & set(one)]
+    known = PORTABLE_VOLUMES | COMMON_VOLUMES
+    volumes = [one["name"] for one in spec.get("volumes", []) if not known & set(one)]
     if volumes:
         raise FlowferryError(
             "has_mounts",
             f"{title} has volumes whose content would stay behind: {', '.join(volumes)}. Only "
-            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination",
+            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination, and "
+            f"{' and '.join(sorted(COMMON_VOLUMES))} can be the same there",
         )
-    _check_containers(title, pod)
+
+
+def lasting_containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that run as long as the pod does, as it starts them: sidecars, then the others."""
+    sidecars = [one for one in spec.get("initContainers", []) if one.get("restartPolicy")]
+    return [*sidecars, *spec["containers"]]
+
+
+def lasting_statuses(pod: Pod) -> list[dict[str, Any]]:
+    """The same in the pod's status."""
+    names = {one["name"] for one in lasting_containers(pod["spec"])}
+    status = pod["status"]
+    told = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return [one for one in told if one["name"] in names]
 
 
 def controller_of(pod: Pod) -> dict[str, Any]:
@@ -50,15 +69,23 @@ def controller_of(pod: Pod) -> dict[str, Any]:
     return next((owner for owner in owners if owner.get("controller")), {})
 
 
+def keeps_name(pod: Pod) -> bool:
+    """Whether the pod's controller knows it by its name, so that the copy must have the same."""
+    return controller_of(pod).get("kind") == "StatefulSet"
+
+
+def writes_to_volumes(pod: Pod) -> bool:
+    """Whether it has files that outlive its processes."""
+    return any(not PORTABLE_VOLUMES & set(one) for one in pod["spec"].get("volumes", []))
+
+
 def _check_containers(title: str, pod: Pod) -> None:
-    spec = pod["spec"]
-    sidecars = [c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy")]
-    terminals = [c["name"] for c in spec["containers"] if c.get("tty") or c.get("stdin")]
+    lasting = lasting_containers(pod["spec"])
+    terminals = [c["name"] for c in lasting if c.get("tty") or c.get("stdin")]
     owner = controller_of(pod).get("kind")
     ipv6 = [one["ip"] for one in pod["status"].get("podIPs", []) if ":" in one["ip"]]
-    owners = [owner] if owner not in (None, "ReplicaSet") else []
+    owners = [owner] if owner not in (None, "ReplicaSet", "StatefulSet") else []
     refused = [
-        ("init containers that go on running (sidecars)", sidecars),
         ("IPv6 addresses, which the copy would not get", ipv6),
         ("containers with a terminal or standard input", terminals),
         ("a controller that would replace it at once", owners),

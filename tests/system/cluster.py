@@ -92,6 +92,13 @@ class ClusterLab(Lab):
         with self.session(primary=True) as session:
             session.write([Update("INSERT", entry)])
 
+    def unroute(self, address: str) -> None:
+        """Undo route(), wherever it leads by now."""
+        key = {"destination": f"{address}/32"}
+        with self.session(primary=True) as session:
+            found = [one for one in session.read("route") if one.match == key]
+            session.write([Update("DELETE", one) for one in found])
+
     def move(self, destination: str, workload: str = WORKLOAD, **environment: str) -> Played:
         """Move a pod; the caller looks at how it ended."""
         return self.playbook(

@@ -71,6 +71,17 @@ class ContainerRuntime(ABC):
         """Before the hold: what the runtime wants for a dump of these containers."""
         return
 
+    def pause(self, containers: list[About]) -> bool:
+        """Stop them all so that they stand still before, during and after their dumps.
+
+        False if the runtime dumps only what runs: then each is to be stopped when its dump is over.
+        """
+        return False
+
+    def unpause(self, containers: list[About]) -> None:
+        """Undo pause(), which may not have happened."""
+        return
+
     @abstractmethod
     def dump_mark(self, container: Container) -> str:
         """What wait_for_dump() has to know of the container; plain text, for the journal."""

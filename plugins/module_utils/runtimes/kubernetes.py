@@ -18,6 +18,7 @@ from .. import endpoint as endpoints
 from .. import pod_network
 from ..cgroup import Freezer, memory_bytes
 from ..checkpoint.archive import rewrite_archive
+from ..commands import run
 from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
 from ..cri.found import container_runtime
 from ..cri.kubelet_process import kubelet_root
@@ -25,6 +26,7 @@ from ..criu import check_criu, check_space
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
+from ..storage import storage_of
 from .base import About, Workload
 
 # A killed container is gone within this time (seconds), or something is wrong.
@@ -42,6 +44,7 @@ class KubernetesPod(Workload):
     name_pattern = r"[a-z0-9-]+/[a-z0-9.-]+"
     operations = (
         *("inspect", "serve_images", "asked", "restored", "settle"),
+        *("retire", "revive", "forget_archives", "storage"),
         *("addressing", "copy_addresses", "keep_address", "free_address"),
     )
     is_given_address = True
@@ -123,6 +126,10 @@ class KubernetesPod(Workload):
                 return Path(f"/proc/{pid}/ns/net")
         raise FlowferryError("not_running", f"{self.title} has ended by itself")
 
+    def storage(self, paths: list[str]) -> dict[str, Any]:
+        """What tells whether another node has the same at these paths."""
+        return {path: storage_of(path) for path in paths}
+
     def addressing(self, address: str = "") -> dict[str, Any]:
         """How this node gives addresses to pods, and which sandbox here has this one."""
         owner = pod_network.owner(address) if address else ""
@@ -151,9 +158,17 @@ class KubernetesPod(Workload):
         }
 
     def asked(self, about: About) -> bool:
-        """Whether the runtime waits for the image of every container: the copy is warm."""
+        """Whether the runtime waits for an image of the copy: its sandbox is warm.
+
+        It is one at a time: the next container's is asked for when the one before has started.
+        """
         promises = [self._images.promise(_checkpoint_of(name)) for name in about["containers"]]
-        return all(promise.asked.wait(0.2) for promise in promises)
+        deadline = time.monotonic() + 0.2
+        while not any(promise.asked.is_set() for promise in promises):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
 
     def copy_addresses(self, about: About) -> list[str]:
         """What the copy's sandbox got."""
@@ -171,9 +186,14 @@ class KubernetesPod(Workload):
         """The runtime freezes a container itself for the dump, and refuses one that is frozen.
 
         But it lets it go on at once, long before the kubelet answers; so each is frozen again as
-        soon as the dump is over. What it does in between nobody hears: its packets are held.
+        soon as the dump is over. What it does in between nobody hears: its packets are held. Where
+        it could be seen otherwise, by files or by the containers beside it, the runtime is made to
+        stop all of them first, which takes longer.
         """
         self._resumed = False
+        containers = list(about["containers"].values())
+        if about["steady"] and self._runtime.pause(containers):
+            return
         for container in about["containers"].values():
             threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
 
@@ -197,6 +217,8 @@ class KubernetesPod(Workload):
         with self._freezing:
             self._resumed = True
         self._await_archives(about)
+        if about["steady"]:
+            self._runtime.unpause(list(about["containers"].values()))
         for container in about["containers"].values():
             self._runtime.resume(container)
             Freezer(container["freezer"]).thaw()
@@ -219,10 +241,28 @@ class KubernetesPod(Workload):
 
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
-        for name in about["containers"]:
+        archives = {name: directory / f"{name}.tar" for name in about["containers"]}
+        self._keep_promises(about, archives)
+
+    def _keep_promises(self, about: About, archives: dict[str, Path]) -> None:
+        if len(archives) > 1:
+            self._loopback(about, "replace", "pfifo", "limit", "0")
+        for name, archive in archives.items():
             reference = self._runtime.base_reference(name, self._images)
-            image = build_image(directory / f"{name}.tar", name, reference)
+            image = build_image(archive, name, reference)
             self._images.promise(_checkpoint_of(name)).keep(image)
+
+    def _loopback(self, about: About, action: str, *queue: str) -> None:
+        """Change the queue of the loopback interface in the copy's network.
+
+        Containers are restored one after another. Whoever is there first asks its peer, as TCP does
+        after a restore, and would be told that there is no such connection. A queue that nothing
+        fits into loses that, and TCP sends it again when all are there.
+        """
+        for container in self._runtime.containers_of(about["copy_uid"]):
+            if container.is_sandbox and container.lives:
+                network = f"--net=/proc/{container.pid}/ns/net"
+                run(["nsenter", network, "tc", "qdisc", action, "dev", "lo", "root", *queue])
 
     def restored(self, about: About) -> bool:
         """Whether every container of the copy runs; waits a little for it."""
@@ -231,6 +271,8 @@ class KubernetesPod(Workload):
             found = self._runtime.containers_of(about["copy_uid"])
             running = {one.name for one in found if one.lives and not one.is_sandbox}
             if running >= set(about["containers"]):
+                if len(running) > 1:
+                    self._loopback(about, "replace", "noqueue")
                 return True
             if time.monotonic() > deadline:
                 return False
@@ -271,6 +313,23 @@ class KubernetesPod(Workload):
             found |= self._runtime.checkpoints(reference, about["containers"][name]["image_ref"])
         return found
 
+    # -- a source whose pod is deleted before the commit, since the copy needs its name
+
+    def retire(self, about: About) -> None:
+        """End its processes and its network, and keep its checkpoint; nobody hears it end."""
+        address = about["endpoint"]["address"]
+        pod_network.cut_cable(address)
+        pod_network.keep_reserved(address)
+        self._end_pod(about["uid"])
+
+    def revive(self, about: About) -> None:
+        """restore(), on the source, from the checkpoint where the kubelet has written it."""
+        archives = {name: Path(path) for name, path in about["archives"].items()}
+        self._keep_promises(about, archives)
+
+    def forget_archives(self, about: About) -> None:
+        self._remove_archives(about)
+
     # -- either
 
     def keep_address(self, address: str) -> None:
@@ -291,13 +350,7 @@ class KubernetesPod(Workload):
         if endpoint.address:
             pod_network.cut_cable(endpoint.address)
         self._remove_archives(about)
-        deadline = time.monotonic() + PATIENCE
-        while pids := self._end_containers(uid):
-            if time.monotonic() > deadline:
-                raise FlowferryError(
-                    "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
-                )
-            time.sleep(0.01)
+        self._end_pod(uid)
         if uid == about["uid"]:
             names = [name for one in about["containers"].values() for name in one["names"]]
         else:
@@ -310,6 +363,15 @@ class KubernetesPod(Workload):
         self._close_server()
         for reference in about.get("images", {}).values():
             self._runtime.distrust(reference.partition("/")[0])
+
+    def _end_pod(self, uid: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while pids := self._end_containers(uid):
+            if time.monotonic() > deadline:
+                raise FlowferryError(
+                    "discard_failed", f"processes of {self.title} do not end: {sorted(pids)}"
+                )
+            time.sleep(0.01)
 
     def _close_server(self) -> None:
         if self._server is not None:

@@ -37,12 +37,25 @@ class Right:
         return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group}"
 
 
+ADMISSION = "admissionregistration.k8s.io"
+POLICIES = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+
 # deploy/rbac.yml gives these and no others; a test compares the two.
 RIGHTS = (
     Right("get", "nodes"),
     Right("create", "nodes/checkpoint"),
     *(Right(verb, "pods") for verb in ("create", "delete", "get", "list", "patch")),
+    *(Right("get", kind) for kind in ("persistentvolumeclaims", "persistentvolumes")),
+    *(Right(verb, kind, ADMISSION) for kind in POLICIES for verb in ("create", "delete")),
 )
+
+
+class Refused(FlowferryError):
+    """The API server answered, and not as it was to."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__("kubernetes_refused", message)
+        self.status = status
 
 
 class Cluster:
@@ -93,7 +106,7 @@ class Cluster:
             "group": right.group,
             "resource": resource,
             "subresource": subresource,
-            "namespace": "" if resource == "nodes" else namespace,
+            "namespace": namespace if resource in ("pods", "persistentvolumeclaims") else "",
         }
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -126,8 +139,10 @@ class Cluster:
         ended = ("Succeeded", "Failed")
         return [pod for pod in found["items"] if pod["status"].get("phase") not in ended]
 
-    def create_pod(self, pod: Pod) -> Pod:
-        created = self._ask("POST", _pods(pod["metadata"]["namespace"]), pod)
+    def create_pod(self, pod: Pod, *, dry_run: bool = False) -> Pod:
+        """Make a pod; with ``dry_run`` only ask whether it would be admitted."""
+        query = "?dryRun=All" if dry_run else ""
+        created = self._ask("POST", _pods(pod["metadata"]["namespace"]) + query, pod)
         assert created is not None
         return created
 
@@ -147,6 +162,27 @@ class Cluster:
         found = self.get_pod(namespace, name)
         if found is not None and found["metadata"]["uid"] == uid:
             self._ask("DELETE", _pods(namespace, name), body, allow_missing=True)
+
+    # -- volumes
+
+    def get_claim(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A claim of a persistent volume; None when there is none of this name."""
+        path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}"
+        return self._ask("GET", path, allow_missing=True)
+
+    def get_volume(self, name: str) -> dict[str, Any] | None:
+        """A persistent volume; None when there is none of this name."""
+        return self._ask("GET", f"/api/v1/persistentvolumes/{name}", allow_missing=True)
+
+    # -- admission policies, of the whole cluster
+
+    def create_policy(self, kind: str, body: dict[str, Any]) -> None:
+        """``kind`` is one of POLICIES."""
+        self._ask("POST", f"/apis/{ADMISSION}/v1/{kind}", body)
+
+    def delete_policy(self, kind: str, name: str) -> None:
+        """One that is not there is no failure."""
+        self._ask("DELETE", f"/apis/{ADMISSION}/v1/{kind}/{name}", allow_missing=True)
 
     # -- nodes
 
@@ -213,8 +249,8 @@ class Cluster:
         if answer.status == 404 and allow_missing:
             return None
         if answer.status >= 300:
-            raise FlowferryError(
-                "kubernetes_refused", _api_said(method, path, answer.status, said.get("message"))
+            raise Refused(
+                answer.status, _api_said(method, path, answer.status, said.get("message"))
             )
         found: dict[str, Any] = said
         return found

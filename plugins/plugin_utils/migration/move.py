@@ -289,8 +289,10 @@ class Move:
         self.strategy.lead_back()
         not_discarded = self._discard()
         traffic.unguard(self.plan["source"]["switch_port"])
-        self.source.call("resume", about=self.plan["about"])
-        traffic.release({self.plan["source"]["switch_port"]: math.inf})
+        # Brought back from its checkpoint, it knows nothing of what its kernel sent after that.
+        is_revived = self.source.call("resume", about=self.plan["about"])
+        until = self.frozen_at if is_revived else math.inf
+        traffic.release({self.plan["source"]["switch_port"]: until})
         if not_discarded is not None:
             raise not_discarded
         self.strategy.forget_new()

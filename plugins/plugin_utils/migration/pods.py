@@ -18,6 +18,10 @@ from ansible_collections.flowferry.core.plugins.module_utils.errors import Flowf
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
     check_movable,
     controller_of,
+    keeps_name,
+    lasting_containers,
+    lasting_statuses,
+    writes_to_volumes,
 )
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes import (
@@ -27,12 +31,13 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
 from .cluster import Cluster, Pod
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
 from .pod_addresses import address_of_copy, new_endpoint
+from .pod_handover import HandOver
+from .pod_names import SOURCE_ANNOTATION
+from .pod_volumes import PodVolumes
 from .remote import NodeHelper
 
 WORKLOAD_LABEL = "flowferry.io/workload"
 IMAGES_ANNOTATION = "flowferry.io/images"
-# Of which pod a copy is one, by its uid.
-SOURCE_ANNOTATION = "flowferry.io/source"
 # The runtime has made the sandbox and asks for the image within this time (seconds) ...
 WARM_LIMIT = 40.0
 # ... and the containers run so long after the image is there.
@@ -46,6 +51,11 @@ WAY = "waiting"
 WHY = (
     "the copy is made before the hold and waits for its image; to make it afterwards (cold), or to "
     "exchange the image of one that runs (patch), takes longer while packets are held"
+)
+WAY_OF_NAMED = "cold"
+WHY_OF_NAMED = (
+    "the copy has to have the name of the source, so that it can be made only when that is "
+    "deleted, while packets are held"
 )
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 # A container that waits for one of these reasons will not start by itself.
@@ -101,6 +111,7 @@ class PodHelper:
             "prepare_source": self._prepare_source,
             "prepare_destination": self._prepare_destination,
             "checkpoint": self._checkpoint,
+            "resume": self._resume,
             "restore": self._restore,
             "remove": self._remove,
             "discard": self._discard,
@@ -156,6 +167,7 @@ class PodHelper:
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         found = self.remote.call("inspect", uid=uid)
         containers = _containers(pod, found)
+        paths = list(PodVolumes(self.cluster, pod).paths.values())
         self.cluster.connect_kubelet(self.cluster.node(self.node))
         return {
             "id": uid,
@@ -163,11 +175,14 @@ class PodHelper:
             "status": "running",
             "namespace": self.namespace,
             "pod": name,
-            "copy": self._free_name(pod),
+            "copy": name if keeps_name(pod) else self._free_name(pod),
+            "keeps_name": keeps_name(pod),
             "manifest": pod,
             "containers": containers,
-            "way": WAY,
-            "why": WHY,
+            "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
+            "why": WHY_OF_NAMED if keeps_name(pod) else WHY,
+            "storage": self.remote.call("storage", paths=paths) if paths else {},
+            "steady": len(containers) > 1 or writes_to_volumes(pod),
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             # There is no namespace by name that would have to be made: the runtime makes it.
             "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
@@ -195,6 +210,11 @@ class PodHelper:
                 f"node {self.node} is not ready for pods; `kubectl describe node {self.node}` says "
                 "why",
             )
+        volumes = PodVolumes(self.cluster, about["manifest"])
+        volumes.check_node(node)
+        if volumes.paths:
+            found = self.remote.call("storage", paths=list(volumes.paths.values()))
+            volumes.check_paths(about["storage"], found, self.node)
         # The API server takes most of a minute to notice that a kubelet is gone.
         self.cluster.connect_kubelet(node)
         self.remote.call("check_destination", about=about)
@@ -216,16 +236,35 @@ class PodHelper:
     ) -> dict[str, Any]:
         """The copy is made now and waits for its image, so that its sandbox is warm.
 
-        And so it has its address, which is told: this node may have chosen it.
+        And so it has its address, which is told: this node may have chosen it. One that keeps its
+        name can be made only when the source's pod is gone.
         """
         self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
         about["images"] = self.remote.call("serve_images", about=about)
-        created = self.cluster.create_pod(copy_of(about, self.node, endpoint["address"]))
-        about["copy_node"] = self.node
+        about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
+        manifest = copy_of(about, self.node, endpoint["address"])
+        if about["keeps_name"]:
+            if not endpoint["address"]:
+                raise FlowferryError(
+                    "address_mismatch",
+                    f"the copy of {about['namespace']}/{about['pod']} is made only while packets "
+                    f"are held, since it keeps its name, and {self.node} would choose its address "
+                    "then; give destination_address",
+                )
+            self._hand_over(about).name.take(manifest)
+            return endpoint
+        created = self.cluster.create_pod(manifest)
         about["copy_uid"] = created["metadata"]["uid"]
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
         about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
         return {**endpoint, "address": about["copy_address"]}
+
+    def _hand_over(self, about: dict[str, Any]) -> HandOver:
+        def make(told: dict[str, Any], node: str) -> Pod:
+            ends = {about["copy_node"]: about["copy_address"]}
+            return copy_of(told, node, ends.get(node) or about["endpoint"]["address"])
+
+        return HandOver(self.cluster, about, make)
 
     def _wait(
         self,
@@ -270,13 +309,29 @@ class PodHelper:
     # -- the critical section
 
     def _checkpoint(self, about: dict[str, Any]) -> None:
-        archives = {
+        about["archives"] = {
             name: self.cluster.checkpoint(self.node, about["namespace"], about["pod"], name)
             for name in about["containers"]
         }
-        self.remote.call("checkpoint", about={**about, "archives": archives})
+        self.remote.call("checkpoint", about=about)
+
+    def _resume(self, about: dict[str, Any]) -> bool:
+        """Let the source go on; whether it had to be brought back from its checkpoint."""
+        if not about["keeps_name"]:
+            self.remote.call("resume", about=about)
+            return False
+        return self._hand_over(about).back(
+            self.remote,
+            lambda told, operation, code, failed: self._wait(
+                told, operation, RESTORE_LIMIT, code, failed
+            ),
+        )
 
     def _restore(self, about: dict[str, Any]) -> None:
+        if about["keeps_name"]:
+            source = self._remotes[about["manifest"]["spec"]["nodeName"]]
+            self._hand_over(about).to_copy(source)
+            self._wait(about, "asked", WARM_LIMIT, "restore_failed", "made no sandbox for")
         self.remote.call("restore", about=about)
         self._wait(
             about, "restored", RESTORE_LIMIT, code="restore_failed", failed="did not restore"
@@ -287,7 +342,10 @@ class PodHelper:
     def _remove(self, about: dict[str, Any], endpoint: dict[str, str]) -> None:
         """The source is not needed any more: the copy takes over its place in the cluster."""
         self._remotes[about["copy_node"]].call("settle", about=about)
-        self._take_over(about)
+        if about["keeps_name"]:
+            self._hand_over(about).name.free()
+        else:
+            self._take_over(about)
         address = endpoint["address"]
         if about["copy_address"] == address:
             self.remote.call("keep_address", address=address)
@@ -338,6 +396,8 @@ class PodHelper:
         untold: FlowferryError | None = None
         try:
             self._delete_copy(about)
+            if about["keeps_name"] and not self._hand_over(about).may_have_begun:
+                self._hand_over(about).name.free()
         except FlowferryError as error:
             untold = error
         end = {**about, "remove_uid": about.get("copy_uid", "")}
@@ -350,6 +410,8 @@ class PodHelper:
         if "copy_uid" not in about:  # not made, or the answer was lost
             found = self.cluster.get_pod(about["namespace"], about["copy"]) or {}
             metadata = found.get("metadata", {})
+            if found.get("spec", {}).get("nodeName") != self.node:  # the source, by this name too
+                return
             if metadata.get("annotations", {}).get(SOURCE_ANNOTATION) != about["uid"]:
                 return
             about["copy_uid"] = metadata["uid"]
@@ -360,9 +422,9 @@ def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
     """What is known of each container, from the API and from the node."""
     # A restored container shows another image than it was made of at first.
     kept = json.loads(pod["metadata"].get("annotations", {}).get(IMAGES_ANNOTATION, "{}"))
-    images = {one["name"]: one["image"] for one in pod["spec"]["containers"]}
+    images = {one["name"]: one["image"] for one in lasting_containers(pod["spec"])}
     containers = {}
-    for status in pod["status"]["containerStatuses"]:
+    for status in lasting_statuses(pod):
         name = status["name"]
         reference = kept.get(name, {}).get("reference") or status["imageID"]
         if name not in found:
@@ -392,9 +454,13 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
     spec["nodeName"] = node
     # The container's own name for its host is part of what was dumped.
     spec.setdefault("hostname", source["metadata"]["name"])
-    for gone in ("initContainers", "ephemeralContainers", "nodeSelector", "affinity"):
+    for gone in ("ephemeralContainers", "nodeSelector", "affinity"):
         spec.pop(gone, None)
-    for container in spec["containers"]:
+    # The others have ended, and do their work once.
+    spec["initContainers"] = [
+        one for one in spec.get("initContainers", []) if one.get("restartPolicy")
+    ]
+    for container in lasting_containers(spec):
         container["image"] = about["images"][container["name"]]
         container["imagePullPolicy"] = "IfNotPresent"
     original = {
@@ -407,7 +473,7 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
         "metadata": {
             "name": about["copy"],
             "namespace": about["namespace"],
-            "labels": {} if controller_of(source) else _own_labels(source),
+            **_belonging(about),
             "annotations": {
                 **_own_annotations(source),
                 **({ADDRESS_ANNOTATION: address} if address else {}),
@@ -419,8 +485,19 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
     }
 
 
+def _belonging(about: dict[str, Any]) -> dict[str, Any]:
+    """What makes the copy one of its controller's pods.
+
+    A controller that counts pods would end one of two, so there it comes after the commit.
+    """
+    source = about["manifest"]
+    if about["keeps_name"]:
+        metadata = source["metadata"]
+        return {key: metadata[key] for key in ("labels", "ownerReferences") if key in metadata}
+    return {"labels": {} if controller_of(source) else _own_labels(source)}
+
+
 def _own_labels(source: Pod) -> dict[str, str]:
-    """A controller would count the copy, and end it, if it had these before the commit."""
     labels = source["metadata"].get("labels", {})
     return {key: value for key, value in labels.items() if key != WORKLOAD_LABEL}
 

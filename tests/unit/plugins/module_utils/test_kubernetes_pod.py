@@ -14,6 +14,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes import kub
 ABOUT: dict[str, Any] = {
     "namespace": "default",
     "pod": "redis",
+    "steady": False,
     "containers": {"redis": {"freezer": "/it", "dumped": "/it"}},
 }
 
@@ -59,6 +60,13 @@ class Runtime:
 
     def is_writing(self, container: dict[str, Any]) -> bool:
         return not self.written.is_set()
+
+    def pause(self, containers: list[dict[str, Any]]) -> bool:
+        Freezer.done.append("pause")
+        return True
+
+    def unpause(self, containers: list[dict[str, Any]]) -> None:
+        Freezer.done.append("unpause")
 
     def forget(self, names: list[str]) -> None:
         """Nothing."""
@@ -128,3 +136,12 @@ def test_an_archive_that_is_still_written_is_waited_for_and_removed(pod: Any) ->
     pod._runtime.written.set()
     resumed.join(10)
     assert Freezer.done == ["thaw", "remove"]
+
+
+def test_what_could_be_seen_between_dumps_stands_still_before_the_first(pod: Any) -> None:
+    before = threading.active_count()
+    about = {**ABOUT, "steady": True}
+    pod.freeze(about)
+    assert threading.active_count() == before
+    pod.resume(about)
+    assert Freezer.done == ["pause", "unpause", "thaw", "remove"]

@@ -11,8 +11,12 @@ from ansible_collections.flowferry.core.plugins.module_utils.errors import Flowf
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
     check_movable,
     controller_of,
+    keeps_name,
+    lasting_containers,
+    lasting_statuses,
 )
 
+SIDECAR = {"restartPolicy": "Always"}
 POD: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "redis"},
     "spec": {
@@ -51,13 +55,17 @@ def test_an_ordinary_pod_can_be_moved() -> None:
         ("spec.hostPID", True, "shared_namespaces"),
         ("spec.shareProcessNamespace", True, "shared_namespaces"),
         ("spec.volumes", [{"name": "data", "emptyDir": {}}], "has_mounts"),
-        ("spec.volumes", [{"name": "data", "hostPath": {"path": "/x"}}], "has_mounts"),
-        ("spec.initContainers", [{"name": "s", "restartPolicy": "Always"}], "pod_cannot_move"),
+        ("spec.initContainers", [{"name": "s", "restartPolicy": "Always"}], "not_running"),
+        (
+            "spec.initContainers",
+            [{"name": "s", **SIDECAR, "stdin": True}],
+            "pod_cannot_move",
+        ),
         ("spec.containers", [{"name": "redis", "tty": True}], "pod_cannot_move"),
         ("status.podIPs", [{"ip": "198.19.0.1"}, {"ip": "2001:2::1"}], "pod_cannot_move"),
         (
             "metadata.ownerReferences",
-            [{"kind": "StatefulSet", "controller": True}],
+            [{"kind": "DaemonSet", "controller": True}],
             "pod_cannot_move",
         ),
     ],
@@ -69,7 +77,26 @@ def test_what_cannot_is_refused_with_its_name(path: str, value: Any, code: str) 
 
 
 def test_init_containers_that_have_ended_do_not_matter() -> None:
-    check_movable(changed("spec.initContainers", [{"name": "once"}]))
+    check_movable(changed("spec.initContainers", [{"name": "once", "tty": True}]))
+
+
+def test_a_sidecar_that_runs_moves_too() -> None:
+    pod = changed("spec.initContainers", [{"name": "once"}, {"name": "s", **SIDECAR}])
+    pod["status"]["initContainerStatuses"] = [
+        {"name": "once", "state": {"terminated": {}}},
+        {"name": "s", "state": {"running": {}}},
+    ]
+    check_movable(pod)
+    assert [one["name"] for one in lasting_containers(pod["spec"])] == ["s", "redis"]
+    assert [one["name"] for one in lasting_statuses(pod)] == ["s", "redis"]
+
+
+def test_a_pod_that_its_controller_knows_by_name_keeps_it() -> None:
+    owner = {"kind": "StatefulSet", "name": "redis", "controller": True}
+    pod = changed("metadata.ownerReferences", [owner])
+    check_movable(pod)
+    assert keeps_name(pod)
+    assert not keeps_name(POD)
 
 
 def test_a_pod_of_a_deployment_can_be_moved() -> None:

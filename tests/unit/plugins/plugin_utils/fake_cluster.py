@@ -16,6 +16,8 @@ import yaml
 Answer = tuple[int, dict[str, Any]]
 ROOT = Path(__file__).resolve().parents[4]
 NODES = ("node1", "node2")
+POLICIES = "admissionregistration.k8s.io"
+SOURCE = "flowferry.io/source"
 REDIS = "registry.example/redis@sha256:" + "0" * 64
 
 
@@ -46,12 +48,34 @@ def pod(name: str = "redis", node: str = "node1") -> dict[str, Any]:
     }
 
 
+def member(name: str = "redis-0") -> dict[str, Any]:
+    """A pod of a StatefulSet."""
+    made = pod(name)
+    owner = {"kind": "StatefulSet", "name": "redis", "uid": "uid-set", "controller": True}
+    claim = {"persistentVolumeClaim": {"claimName": "data"}}
+    made["spec"]["volumes"] = [{"name": "data", **claim}]
+    made["metadata"].update(ownerReferences=[owner], labels={"app": "redis"})
+    return made
+
+
 class FakeCluster:
     """What is in it, who may do what, and what was asked for."""
 
     def __init__(self, rights: Iterable[tuple[str, str]]) -> None:
         self.rights = set(rights)
         self.pods: dict[str, dict[str, Any]] = {"redis": pod()}
+        self.volumes = {
+            "data": {
+                "metadata": {"name": "pv-data"},
+                "spec": {"nfs": {"server": "it"}, "accessModes": ["ReadWriteOnce"]},
+            }
+        }
+        """Persistent volumes, by the name of their claim."""
+        self.policies: dict[str, set[str]] = {}
+        """Names of admission policies, and of their bindings, by kind."""
+        self.strangers = 0
+        """So often a controller is faster than whoever deletes a pod and makes it anew."""
+        self.made = 0
         self.asked: list[tuple[str, str]] = []
         self.kubelets_live = True
         self.fails: dict[tuple[str, str], Answer] = {}
@@ -85,6 +109,10 @@ class FakeCluster:
         parts = unquote(place.path).strip("/").split("/")
         if parts[-1] == "selfsubjectaccessreviews":
             return self._review(body["spec"]["resourceAttributes"])
+        if POLICIES in parts:
+            return self._policies(method, parts[parts.index(POLICIES) + 2 :], body)
+        if any(part.startswith("persistentvolume") for part in parts):
+            return self._volumes(*parts[-2:])
         resource = "nodes" if "nodes" in parts else "pods"
         name = parts[-1] if parts[-1] != resource else ""
         verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
@@ -103,6 +131,50 @@ class FakeCluster:
         named = f"{resource}.{wanted['group']}" if wanted["group"] else resource
         return 201, {"status": {"allowed": (wanted["verb"], named) in self.rights}}
 
+    def _volumes(self, kind: str, name: str) -> Answer:
+        self.asked.append(("get", kind))
+        if ("get", kind) not in self.rights:
+            return 403, {"message": f"cannot get resource {kind}"}
+        if kind == "persistentvolumeclaims" and name in self.volumes:
+            return 200, {"spec": {"volumeName": self.volumes[name]["metadata"]["name"]}}
+        for volume in self.volumes.values():
+            if volume["metadata"]["name"] == name:
+                return 200, volume
+        return 404, {"message": "no such volume"}
+
+    def _policies(self, method: str, parts: list[str], body: dict[str, Any]) -> Answer:
+        kind = parts[0]
+        verb = {"POST": "create", "DELETE": "delete"}[method]
+        self.asked.append((verb, f"{kind}.{POLICIES}"))
+        if self.asked[-1] not in self.rights:
+            return 403, {"message": f"cannot {verb} resource {kind}"}
+        names = self.policies.setdefault(kind, set())
+        if verb == "create":
+            names.add(body["metadata"]["name"])
+            return 201, body
+        if parts[1] not in names:
+            return 404, {"message": "no such policy"}
+        names.remove(parts[1])
+        return 200, {}
+
+    def _create(self, body: dict[str, Any], *, dry_run: bool) -> Answer:
+        name = body["metadata"]["name"]
+        bound = self.policies.get("validatingadmissionpolicybindings", set())
+        if bound and name == "redis-0" and SOURCE not in body["metadata"].get("annotations", {}):
+            return 422, {"message": f"ValidatingAdmissionPolicy {bound} denied request"}
+        if self.strangers and not dry_run and name not in self.pods:
+            self.strangers -= 1
+            self.pods[name] = {**member(name), "metadata": {**member(name)["metadata"]}}
+            self.pods[name]["metadata"]["uid"] = f"uid-stranger-{self.strangers}"
+        if name in self.pods:
+            return 409, {"message": f"pod {name} already exists"}
+        if not dry_run:
+            self.made += 1
+            body["metadata"]["uid"] = f"uid-copy-{self.made}"
+            body["status"] = {"phase": "Pending"}
+            self.pods[name] = body
+        return 201, body
+
     def _pods(
         self, verb: str, name: str, body: dict[str, Any], query: dict[str, list[str]]
     ) -> Answer:
@@ -116,11 +188,7 @@ class FakeCluster:
             found = [p for p in self.pods.values() if p["metadata"]["labels"].get(key) == value]
             return 200, {"items": found}
         if verb == "create":
-            name = body["metadata"]["name"]
-            body["metadata"]["uid"] = f"uid-{name}"
-            body["status"] = {"phase": "Pending"}
-            self.pods[name] = body
-            return 201, body
+            return self._create(body, dry_run="dryRun" in query)
         if name not in self.pods:
             return 404, {"message": f"no pod {name}"}
         if verb == "delete":

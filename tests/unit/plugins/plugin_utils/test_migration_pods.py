@@ -12,17 +12,18 @@ import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration import cluster as clusters
-from ansible_collections.flowferry.core.plugins.plugin_utils.migration import pods
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration import pod_names, pods
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration.pods import with_cluster
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for fake_cluster
 
-from fake_cluster import NODES, FakeCluster, granted, pod
+from fake_cluster import NODES, FakeCluster, granted, member, pod
 
 ANSWERS = {
     "inspect": {"redis": {"id": "1", "memory_bytes": 1}},
     "serve_images": {"redis": "127.0.0.1:1/redis:restore"},
     "asked": True,
+    "addressing": {"owner": ""},
     "restored": True,
     "copy_addresses": ["198.19.0.100"],
 }
@@ -69,13 +70,24 @@ class Rig:
 
         monkeypatch.setattr(clusters, "Kubelet", Kubelet)
         self.nodes = {name: Node(name) for name in NODES}
-        workload = open_workload("pod:default/redis")
-        self.helpers = with_cluster(workload, self.nodes, fake.kubeconfig(directory))
+        self.kubeconfig = fake.kubeconfig(directory)
+        self.choose("redis")
+
+    def choose(self, name: str) -> None:
+        """The pod that is meant from now on."""
+        self.name = name
+        workload = open_workload(f"pod:default/{name}")
+        self.helpers = with_cluster(workload, self.nodes, self.kubeconfig)
+
+    def choose_member(self) -> None:
+        """A pod of a StatefulSet."""
+        self.cluster.pods = {"redis-0": member()}
+        self.choose("redis-0")
 
     def plan(self) -> dict[str, Any]:
         """As far as check mode goes."""
         source, destination = (self.helpers[name] for name in NODES)
-        assert source.call("describe")["id"] == "uid-redis"
+        assert source.call("describe")["id"] == f"uid-{self.name}"
         assert destination.call("describe") is None
         about: dict[str, Any] = source.call("check_source")
         destination.call("check_destination", about=about)
@@ -95,7 +107,7 @@ class Rig:
         source.call("checkpoint", about=about)
         destination.call("restore", about=about)
         source.call("remove", about=about, endpoint=endpoint)
-        assert destination.call("describe")["id"] == "uid-redis-moved"
+        assert destination.call("describe")["id"].startswith("uid-copy-")
 
 
 @pytest.fixture
@@ -195,6 +207,8 @@ def test_each_right_is_used(
     rig.cluster.rights.discard(right)
     with pytest.raises(FlowferryError, match=r"403"):
         rig.move()
+        rig.choose_member()
+        rig.move()
     assert right in rig.cluster.asked
 
 
@@ -252,3 +266,88 @@ def test_somebody_elses_pod_is_not_deleted_as_if_it_were_the_copy(rig: Rig) -> N
     rig.cluster.pods["redis-moved"] = pod("redis-moved")
     rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
     assert set(rig.cluster.pods) == {"redis", "redis-moved"}
+
+
+def handed_over(rig: Rig) -> dict[str, Any]:
+    """A move of a StatefulSet's pod, as far as its copy runs."""
+    rig.choose_member()
+    about = rig.prepare()
+    rig.helpers["node1"].call("checkpoint", about=about)
+    rig.helpers["node2"].call("restore", about=about)
+    return about
+
+
+def test_the_copy_of_a_statefulsets_pod_has_its_name_and_belongs_to_the_set(rig: Rig) -> None:
+    rig.choose_member()
+    source = rig.cluster.pods["redis-0"]["metadata"]
+    about = rig.prepare()
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == "uid-redis-0", "not before the hold"
+    rig.helpers["node1"].call("checkpoint", about=about)
+    rig.helpers["node2"].call("restore", about=about)
+    rig.helpers["node1"].call("remove", about=about, endpoint=about["endpoint"])
+    (copy,) = rig.cluster.pods.values()
+    assert copy["spec"]["nodeName"] == "node2"
+    assert copy["metadata"]["name"] == "redis-0"
+    assert copy["metadata"]["labels"] == source["labels"]
+    assert copy["metadata"]["ownerReferences"] == source["ownerReferences"]
+    assert not any(rig.cluster.policies.values()), "the name is free again"
+
+
+def test_whoever_takes_the_name_all_the_same_does_not_keep_it(rig: Rig) -> None:
+    rig.choose_member()
+    about = rig.prepare()
+    rig.helpers["node1"].call("checkpoint", about=about)
+    rig.cluster.strangers = 2
+    rig.helpers["node2"].call("restore", about=about)
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == about["copy_uid"]
+
+
+def test_a_reservation_without_effect_is_an_error_before_the_hold(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.choose_member()
+    monkeypatch.setattr(rig.cluster, "_policies", lambda *_: (201, {}))
+    monkeypatch.setattr(pod_names, "EFFECT_LIMIT", 0.2)
+    with pytest.raises(FlowferryError, match="ValidatingAdmissionPolicy") as refused:
+        rig.prepare()
+    assert refused.value.code == "name_not_reserved"
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == "uid-redis-0"
+
+
+def test_before_the_hand_over_the_source_just_goes_on(rig: Rig) -> None:
+    rig.choose_member()
+    about = rig.prepare()
+    rig.helpers["node1"].call("checkpoint", about=about)
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert rig.helpers["node1"].call("resume", about=about) is False
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == "uid-redis-0"
+    assert rig.nodes["node1"].asked[-1] == "resume"
+    assert not any(rig.cluster.policies.values())
+
+
+def test_after_the_hand_over_the_source_is_brought_back_from_its_checkpoint(rig: Rig) -> None:
+    about = handed_over(rig)
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert any(rig.cluster.policies.values()), "nobody else takes the name meanwhile"
+    assert rig.helpers["node1"].call("resume", about=about) is True
+    assert rig.cluster.pods["redis-0"]["spec"]["nodeName"] == "node1"
+    order = ["prepare_destination", "serve_images", "asked", "revive", "restored", "settle"]
+    assert rig.nodes["node1"].asked[-7:] == [*order, "forget_archives"]
+    assert not any(rig.cluster.policies.values())
+
+
+def test_bringing_back_can_be_repeated(rig: Rig) -> None:
+    """By a keeper that knows only the journal: one pod is back, and is left alone then."""
+    about = handed_over(rig)
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    rig.nodes["node1"].answers["restored"] = False
+    rig.cluster.kubelets_live = False
+    with pytest.raises(FlowferryError, match="kubelet on node1") as failed:
+        rig.helpers["node1"].call("resume", about=about)
+    assert failed.value.code == "resume_failed"
+    rig.nodes["node1"].answers["restored"] = True
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert rig.helpers["node1"].call("resume", about=about) is True
+    before = rig.cluster.pods["redis-0"]["metadata"]["uid"]
+    assert rig.helpers["node1"].call("resume", about=about) is True
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == before

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pods of every kind move: of a StatefulSet and a Deployment, with several containers, sidecars."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import ClusterLab
+from running import FREEZER, Sampler
+
+from demo.lab_control import NODES, Played, wait_for
+from demo.traffic import TrafficClient
+
+SHARED = "/srv/shared"
+OPEN = ("--save", "", "--protected-mode", "no")
+MOVES = int(os.environ.get("FLOWFERRY_POD_MOVES") or 2)
+pytestmark = pytest.mark.timeout(300 + 60 * MOVES)
+
+
+class Workload:
+    """A controller with one pod, at an address of its own that the switch routes."""
+
+    def __init__(self, cluster: ClusterLab, kind: str, number: int) -> None:
+        self.kind = kind.lower()
+        self.name = f"{self.kind[:4]}-redis"
+        self.lab = copy.copy(cluster)
+        self.lab.address = f"{cluster.data_network}.{number}"
+        self.image = f"198.18.{cluster.number}.4:5000/redis:lab"
+        self.template: dict[str, Any] = {
+            "metadata": {
+                "labels": {"app": self.name},
+                "annotations": {"flowferry.io/address": self.lab.address},
+            },
+            "spec": {"terminationGracePeriodSeconds": 2, "containers": [self.container("redis")]},
+        }
+        self.manifest: dict[str, Any] = {
+            "apiVersion": "apps/v1",
+            "kind": kind,
+            "metadata": {"name": self.name, "namespace": "default"},
+            "spec": {
+                "replicas": 1,
+                "selector": {"matchLabels": {"app": self.name}},
+                "template": self.template,
+                **({"serviceName": self.name} if kind == "StatefulSet" else {}),
+            },
+        }
+
+    def container(self, name: str, *command: str) -> dict[str, Any]:
+        """Redis, or what else its image has."""
+        return {
+            "name": name,
+            "image": self.image,
+            **({"command": list(command)} if command else {}),
+        }
+
+    def keep_data(self, directory: Path) -> None:
+        """Let Redis keep its data in a claim of its own, on the storage that both nodes have."""
+        self.template["spec"]["containers"] = [
+            {
+                **self.container(
+                    "redis", "redis-server", "--appendonly", "yes", "--dir", "/data", *OPEN
+                ),
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }
+        ]
+        claim = {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "resources": {"requests": {"storage": "1Mi"}},
+        }
+        self.manifest["spec"]["volumeClaimTemplates"] = [
+            {"metadata": {"name": "data"}, "spec": claim}
+        ]
+        volume = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": self.name},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "capacity": {"storage": "1Mi"},
+                "hostPath": {"path": SHARED},
+                "claimRef": {"namespace": "default", "name": f"data-{self.name}-0"},
+            },
+        }
+        file = directory / "volume.json"
+        file.write_text(json.dumps(volume))
+        self.lab.kubectl("apply", "-f", str(file))
+
+    @contextmanager
+    def running(self, directory: Path) -> Iterator[Workload]:
+        file = directory / f"{self.name}.json"
+        file.write_text(json.dumps(self.manifest))
+        self.lab.kubectl("apply", "-f", str(file))
+        try:
+            self.wait_for_rollout()
+            self.lab.route(self.lab.address, self.node)
+            yield self
+        finally:
+            self.lab.unroute(self.lab.address)
+            claims = self.manifest["spec"].get("volumeClaimTemplates", [])
+            self.lab.kubectl(
+                "delete", self.kind, self.name, "--cascade=foreground", "--timeout=50s"
+            )
+            if claims:  # they outlive their StatefulSet
+                self.lab.kubectl("delete", "pvc", f"data-{self.name}-0", "--timeout=50s")
+                self.lab.kubectl("delete", "pv", self.name, "--timeout=50s")
+
+    def wait_for_rollout(self) -> None:
+        self.lab.kubectl("rollout", "status", f"{self.kind}/{self.name}", "--timeout=50s")
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        (found,) = self.lab.pods(self.name)
+        return found
+
+    @property
+    def node(self) -> str:
+        return str(self.pod["spec"]["nodeName"])
+
+    @property
+    def other(self) -> str:
+        return next(node for node in NODES if node != self.node)
+
+    def controller(self) -> dict[str, Any]:
+        told = self.lab.kubectl("get", self.kind, self.name, "-o", "json")
+        found: dict[str, Any] = json.loads(told)
+        return found
+
+    @contextmanager
+    def clients(self) -> Iterator[list[TrafficClient]]:
+        kinds = (("pingpong", "a"), ("writer", "b"), ("reader", "b"))
+        started = [TrafficClient(self.lab, *kind) for kind in kinds]
+        try:
+            for client in started:
+                client.seen()
+            yield started
+        finally:
+            for client in started:
+                client.end()
+
+    def move(self) -> Played:
+        return self.lab.move(self.other, f"pod:default/{self.pod['metadata']['name']}")
+
+    def claims(self) -> list[str]:
+        found = [one.get("persistentVolumeClaim") for one in self.pod["spec"]["volumes"]]
+        return [one["claimName"] for one in found if one]
+
+    def restart_count(self) -> int:
+        return int(self.pod["status"]["containerStatuses"][0]["restartCount"])
+
+
+@pytest.fixture
+def shared(cluster: ClusterLab) -> Iterator[None]:
+    """A directory of this machine, at SHARED on both nodes."""
+    pids = [
+        (FREEZER / f"flowferry-lab{cluster.number}-{node}" / "cgroup.procs").read_text().split()[0]
+        for node in NODES
+    ]
+    program = Path(__file__).with_name("shared_storage.py")
+    with tempfile.TemporaryDirectory(prefix="ff-shared-") as directory:
+        subprocess.run([sys.executable, str(program), directory, SHARED, *pids], check=True)
+        yield
+        for node in NODES:
+            cluster.run(node, f"umount {SHARED}")
+
+
+def events_of_creation(workload: Workload) -> list[str]:
+    """Pods that the controller itself has made, by its events."""
+    told = workload.lab.kubectl("get", "events", "-o", "json")
+    return [
+        event["message"]
+        for event in json.loads(told)["items"]
+        if event["reason"] == "SuccessfulCreate"
+        and event["involvedObject"]["name"].startswith(workload.name)
+        and event["involvedObject"]["kind"] in ("StatefulSet", "ReplicaSet")
+    ]
+
+
+@pytest.mark.parametrize(("kind", "number"), [("StatefulSet", 102), ("Deployment", 103)])
+@pytest.mark.usefixtures("shared")
+def test_a_controllers_pod_moves(
+    cluster: ClusterLab, tmp_path: Path, kind: str, number: int
+) -> None:
+    """Under load; its controller makes no other one, and is as it was afterwards."""
+    workload, is_set = Workload(cluster, kind, number), kind == "StatefulSet"
+    if is_set:
+        workload.keep_data(tmp_path)
+    with workload.running(tmp_path):
+        name, made = workload.pod["metadata"]["name"], events_of_creation(workload)
+        owners = workload.pod["metadata"]["ownerReferences"]
+        before = workload.lab.run_id()
+        sampler = Sampler(cluster.number, "redis-server", name)
+        with workload.clients() as clients, sampler.watching():
+            for number_of_move in range(MOVES):
+                destination = workload.other
+                outcome = workload.move().must_succeed().outcome
+                assert outcome["changed"] and not outcome.get("warnings")
+                assert outcome["overflow_packets"] == 0
+                seen = [client.seen() for client in clients]
+                assert [one["errors"] for one in seen] == [[], [], []], f"move {number_of_move}"
+                assert workload.node == destination
+                print(f"{kind}: silence {seen[0]['longest_ms']} ms, hold {outcome['hold_ms']} ms")
+        assert sampler.together == [], "two copies ran at the same time"
+        assert sampler.looks > 100 and sampler.places == set(NODES)
+        assert workload.lab.run_id() == before
+        assert workload.pod["metadata"]["ownerReferences"] == owners
+        assert (workload.pod["metadata"]["name"] == name) == is_set
+        assert workload.claims() == ([f"data-{workload.name}-0"] if is_set else [])
+        assert events_of_creation(workload) == made
+        workload.wait_for_rollout()
+        assert workload.controller()["status"]["readyReplicas"] == 1
+        _check_a_restart(workload, name, keeps_data=is_set)
+        _check_a_rollout(workload)
+    assert cluster.leftovers() == {}
+
+
+# The Redis of one pod, by its host name.
+_KILL = """
+for pid in $(pgrep -x redis-server); do
+  if [ "$(cat /proc/$pid/root/etc/hostname)" = {name} ]; then kill -9 $pid; fi
+done"""
+
+
+def _check_a_restart(workload: Workload, host_name: str, *, keeps_data: bool) -> None:
+    """A container that dies starts from its own image, and finds what it has written."""
+    workload.lab.redis("SET", "since", "the-move")
+    before = workload.lab.run_id()
+    workload.lab.run(workload.node, _KILL.format(name=host_name))
+    wait_for(
+        lambda: workload.restart_count() == 1 and workload.lab.run_id() != before,
+        "the container is started again",
+        60,
+    )
+    wait_for(lambda: "LOADING" not in workload.lab.redis("PING"), "Redis has read its data", 60)
+    assert workload.lab.redis("EXISTS", "a", "since") == (":2" if keeps_data else ":0")
+
+
+def _check_a_rollout(workload: Workload) -> None:
+    """The controller's own manifest is as it was: its next pod is made of the original image."""
+    workload.lab.redis("SET", "before", "rollout")
+    old = workload.pod["metadata"]["uid"]
+    workload.lab.kubectl("rollout", "restart", f"{workload.kind}/{workload.name}")
+    workload.wait_for_rollout()
+    wait_for(lambda: len(workload.lab.pods(workload.name)) == 1, "the old pod is gone", 30)
+    assert workload.pod["metadata"]["uid"] != old
+    assert [one["image"] for one in workload.pod["spec"]["containers"]] == [workload.image]
+
+
+def test_a_statefulsets_pod_that_cannot_be_restored_comes_back(
+    cluster: ClusterLab, tmp_path: Path
+) -> None:
+    """Its name is with the copy already: so it is brought back from its checkpoint, at once."""
+    with (
+        Workload(cluster, "StatefulSet", 104).running(tmp_path) as workload,
+        workload.clients() as clients,
+    ):
+        before, source, made = workload.lab.run_id(), workload.node, events_of_creation(workload)
+        away = "mv /etc/criu/runc.conf /etc/criu/runc.conf.away"
+        cluster.run(workload.other, away)
+        try:
+            played = workload.move()
+        finally:
+            cluster.run(workload.other, "mv /etc/criu/runc.conf.away /etc/criu/runc.conf")
+        assert played.failure["code"] == "restore_failed"
+        assert [client.seen()["errors"] for client in clients] == [[], [], []]
+        assert (workload.node, workload.lab.run_id()) == (source, before)
+        assert events_of_creation(workload) == made
+        workload.wait_for_rollout()
+        # And it can be moved as ever.
+        workload.move().must_succeed()
+        assert [client.seen()["errors"] for client in clients] == [[], [], []]
+        assert (workload.node, workload.lab.run_id()) != (source, before)
+    assert cluster.leftovers() == {}
+
+
+def test_containers_sidecars_and_what_is_between_them_move_together(
+    cluster: ClusterLab, tmp_path: Path
+) -> None:
+    """One container has a connection to another; an init container has done its work."""
+    workload = Workload(cluster, "Deployment", 105)
+    talk = ("redis-cli", "-r", "-1", "-i", "0.005", "INCR", "talk")
+    spec = workload.template["spec"]
+    spec["initContainers"] = [
+        workload.container("once", "redis-cli", "--version"),
+        {
+            **workload.container("beside", "redis-server", "--port", "6380", *OPEN),
+            "restartPolicy": "Always",
+        },
+    ]
+    spec["containers"].append(workload.container("talker", *talk))
+    with workload.running(tmp_path), workload.clients() as clients:
+        before = (_connections_within(workload), _beside(workload))
+        for _ in range(2):
+            played = workload.move().must_succeed()
+            assert [client.seen()["errors"] for client in clients] == [[], [], []]
+            assert (_connections_within(workload), _beside(workload)) == before
+            print(f"three containers: hold {played.outcome['hold_ms']} ms")
+        count = int(workload.lab.redis("GET", "talk"))
+        wait_for(lambda: int(workload.lab.redis("GET", "talk")) > count, "the talker goes on", 20)
+        statuses = workload.pod["status"]
+        assert [one["restartCount"] for one in statuses["containerStatuses"]] == [0, 0]
+        _check_a_rollout_of_all(workload)
+
+
+def _connections_within(workload: Workload) -> list[str]:
+    """Ids of the connections that Redis has from its own pod."""
+    lines = workload.lab.redis("CLIENT", "LIST").splitlines()
+    return [line.split()[0] for line in lines if " addr=127.0.0.1:" in line]
+
+
+def _beside(workload: Workload) -> str:
+    """The identity of the Redis that is the sidecar."""
+    sidecar = copy.copy(workload.lab)
+    sidecar.port = 6380
+    return sidecar.run_id()
+
+
+def _check_a_rollout_of_all(workload: Workload) -> None:
+    """The controller's next pod has the init containers again."""
+    workload.lab.kubectl("rollout", "restart", f"{workload.kind}/{workload.name}")
+    workload.wait_for_rollout()
+    wait_for(lambda: len(workload.lab.pods(workload.name)) == 1, "the old pod is gone", 30)
+    names = [one["name"] for one in workload.pod["spec"]["initContainers"]]
+    assert names == ["once", "beside"]
