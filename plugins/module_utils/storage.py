@@ -12,8 +12,8 @@ from .open_files import is_shared
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def storage_of(path: str) -> dict[str, Any]:
-    """What tells it; empty when there is nothing at the path."""
+def storage_of(path: str | Path) -> dict[str, Any]:
+    """What tells whether another node's path means the same (is_same); else empty."""
     try:
         info = Path(path).stat()
     except OSError:

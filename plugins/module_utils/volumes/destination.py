@@ -17,9 +17,10 @@ from itertools import permutations
 from pathlib import Path
 
 from ..errors import FlowferryError
+from ..storage import is_same, storage_of
 from .inventory import content_hash
 from .mark import Mark, fingerprint
-from .model import Store, Volume, collect, is_same, storage_of
+from .model import Store, Volume, collect
 from .receiver import sync
 from .tree import Tree, disk_usage
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FlowferryError
-from ..open_files import is_shared
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass
@@ -151,45 +147,3 @@ def _disturbs(volume: Volume, mounts: Iterable[dict[str, Any]]) -> bool:
 
 def _within(path: str, other: str) -> bool:
     return path == other or path.startswith(other.rstrip("/") + "/")
-
-
-def storage_of(path: str | Path) -> dict[str, Any]:
-    """What tells whether two nodes mean the same storage by a path (is_same)."""
-    info = Path(path).stat()
-    kind, source, inside = _mount_of(os.path.realpath(path))
-    return {
-        "boot": _BOOT_ID.read_text().strip(),
-        "device": info.st_dev,
-        "inode": info.st_ino,
-        "type": kind,
-        "source": source,
-        "inside": inside,
-    }
-
-
-def is_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Proven, not assumed: the same inode, of one kernel's device or of one shared file system."""
-    if not one or not other or one["inode"] != other["inode"]:
-        return False
-    if (one["boot"], one["device"]) == (other["boot"], other["device"]):
-        return True
-    names = ("type", "source", "inside")
-    return is_shared(one["type"]) and all(one[name] == other[name] for name in names)
-
-
-def _mount_of(path: str) -> tuple[str, str, str]:
-    """Type and source of the file system that a path is on, and the path within it."""
-    best: tuple[str, str, str, str] = ("", "", "", "")
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        root, point = (_unescape(field) for field in fields.split()[3:5])
-        if _within(path, point) and len(point) >= len(best[0]):
-            kind, source = rest.split()[:2]
-            best = (point, root, kind, source)
-    point, root, kind, source = best
-    inside = os.path.normpath(Path(root, os.path.relpath(path, point or "/")))
-    return kind, source, inside
-
-
-def _unescape(text: str) -> str:
-    return text.encode().decode("unicode_escape")

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FlowferryError
+from ..storage import storage_of
 from ..transfer import JsonLines
 from .destination import SMALL, copied
 from .inventory import content_hash
 from .mark import Mark, fingerprint
-from .model import Volume, storage_of
+from .model import Volume
 from .sender import VolumeSender
 from .tree import Tree, disk_usage, refuse_devices
 

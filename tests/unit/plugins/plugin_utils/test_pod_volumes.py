@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from ansible_collections.flowferry.core.plugins.module_utils.storage import is_same, storage_of
+from ansible_collections.flowferry.core.plugins.module_utils.storage import storage_of
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration.pod_volumes import PodVolumes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for fake_cluster
@@ -107,12 +107,3 @@ def test_a_directory_of_the_node_has_to_be_the_same_one(tmp_path: Path) -> None:
     for there in ({}, {path: {}}, {path: other}):
         with pytest.raises(FlowferryError, match="not the same storage"):
             found.check_paths({path: here}, there, "node2")
-
-
-def test_storage_of_another_machine_is_the_same_only_on_a_shared_file_system() -> None:
-    local = {"boot": "a", "device": 1, "inode": 7, "type": "ext4", "source": "/d", "inside": "/x"}
-    assert not is_same(local, {**local, "boot": "b"})
-    shared = {**local, "type": "nfs4", "source": "it:/export"}
-    assert is_same(shared, {**shared, "boot": "b", "device": 2})
-    assert not is_same(shared, {**shared, "boot": "b", "source": "other:/export"})
-    assert not is_same(shared, {**shared, "boot": "b", "inode": 8})

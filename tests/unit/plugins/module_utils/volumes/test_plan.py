@@ -22,7 +22,6 @@ from ansible_collections.flowferry.core.plugins.module_utils.volumes.model impor
     Store,
     Volume,
     collect,
-    is_same,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="marks need root")
@@ -147,30 +146,6 @@ def test_the_same_storage_needs_no_copy(nodes: Nodes) -> None:
     (nodes.place / "destination" / "data").symlink_to(nodes.place / "source" / "data")
     (volume,) = nodes.chosen(copies=False)
     assert (volume.way, volume.size) == ("shared", 0)
-
-
-HERE = {"boot": "1", "device": 1, "inode": 7, "type": "ext4", "source": "/dev/sda", "inside": "/x"}
-NFS = {**HERE, "type": "nfs4", "source": "server:/export", "boot": "2", "device": 5}
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (HERE, HERE, True),
-        (HERE, {**HERE, "inode": 8}, False),
-        (HERE, {**HERE, "boot": "2"}, False),
-        (HERE, {**HERE, "device": 2}, False),
-        (NFS, {**NFS, "boot": "3", "device": 9}, True),
-        (NFS, {**NFS, "boot": "3", "source": "other:/export"}, False),
-        (NFS, {**NFS, "boot": "3", "inside": "/y"}, False),
-        (NFS, {**NFS, "boot": "3", "inode": 8}, False),
-        (NFS, {**NFS, "boot": "3", "type": "ext4"}, False),
-        ({}, HERE, False),
-    ],
-)
-def test_when_storage_is_the_same(one: dict[str, Any], other: dict[str, Any], same: bool) -> None:
-    assert is_same(one, other) is same
-    assert is_same(other, one) is same
 
 
 def test_what_is_only_read_may_be_there_already(nodes: Nodes) -> None:
