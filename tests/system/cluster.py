@@ -130,7 +130,9 @@ class ClusterLab(Lab):
     def forget_image(self, node: str, image: str) -> None:
         """A node loses an image, NAME@DIGEST, by all its names."""
         if self.crio:
-            self.run(node, f"crictl -r unix:///run/crio/crio.sock rmi {image}")
+            crictl = "crictl -r unix:///run/crio/crio.sock"
+            told = f"{crictl} inspecti -o go-template --template '{{{{.status.id}}}}' {image}"
+            self.run(node, f"id=$({told}) && {crictl} rmi $id")  # a name takes but itself away
             return
         digest = image.partition("@")[2]
         names = f"ctr -n k8s.io images list | awk '$3 == \"{digest}\" {{print $1}}'"
