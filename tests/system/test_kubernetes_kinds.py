@@ -51,7 +51,12 @@ class Workload:
                 "replicas": 1,
                 "selector": {"matchLabels": {"app": self.name}},
                 "template": self.template,
-                **({"serviceName": self.name} if kind == "StatefulSet" else {}),
+                # Two pods cannot have one address, so a new one waits for the end of the old one.
+                **(
+                    {"serviceName": self.name}
+                    if kind == "StatefulSet"
+                    else {"strategy": {"type": "Recreate"}}
+                ),
             },
         }
 
