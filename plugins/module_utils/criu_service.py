@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import socket
 import subprocess
+import threading
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -96,7 +97,12 @@ class CriuService:
             raise FlowferryError(code, reason or f"CRIU ended with error {answer.cr_errno}")
 
     def close(self) -> None:
-        """An idle one ends; what it has restored goes on."""
+        """An idle one ends; what it has restored goes on. Nobody waits for its end."""
+        self._socket.close()
+        threading.Thread(target=self._process.wait, daemon=True).start()
+
+    def end(self) -> None:
+        """The same, and returns when it has ended, unless that takes long."""
         self._socket.close()
         with suppress(subprocess.TimeoutExpired):  # at work on a request that took too long
             self._process.wait(timeout=5.0)

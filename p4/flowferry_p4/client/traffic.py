@@ -236,17 +236,27 @@ class EndpointTraffic:
         ports = {route.params.get("port") if route else None for route in routes}
         return ports.pop() if len(ports) == 1 else None
 
-    def redirect(self, port: int, destination_mac: str) -> None:
+    def routes(self) -> list[Entry]:
+        """The own route of each of the endpoint's addresses, in their order."""
+        found = []
+        for address in self.addresses:
+            route = self._route(address)
+            if route is None:
+                raise P4Error(f"the switch has no route entry for {address.text}/{address.bits}")
+            found.append(route)
+        return found
+
+    def redirect(
+        self, port: int, destination_mac: str, routes: Sequence[Entry] | None = None
+    ) -> None:
         """Send the endpoint's packets to another port, acknowledged and read back.
 
         The first address follows last, by one MODIFY of one entry: as long as its route leads where
-        it led, nothing is redirected, and redirecting to there again undoes what was.
+        it led, nothing is redirected, and redirecting to there again undoes what was. ``routes`` is
+        what routes() has said a moment ago, so that it need not be asked now.
         """
         changes = []
-        for address in reversed(self.addresses):
-            before = self._route(address)
-            if before is None:
-                raise P4Error(f"the switch has no route entry for {address.text}/{address.bits}")
+        for before in reversed(self.routes() if routes is None else routes):
             params = dict(before.params, port=port, destination_mac=destination_mac)
             changes.append((before, Entry(before.table, before.match, "forward", params)))
         self._modify(changes)

@@ -253,7 +253,7 @@ class ProcessTree(Workload):
     def _let_criu_go(self) -> None:
         """One that was not needed is in the namespace, as if it belonged to the workload."""
         if self._service is not None:
-            self._service.close()
+            self._service.end()
             self._service = None
 
     # -- either

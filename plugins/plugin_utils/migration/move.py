@@ -16,7 +16,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -25,13 +24,15 @@ from flowferry_p4.client.traffic import EndpointTraffic
 
 from .journal import Journal
 from .remote import HelperLost, NodeHelper
+from .reports import Report, Reports
 from .strategy import Strategy
 
-# Answers that are under way when requests are stopped get this long (seconds) to leave. Those that
-# take longer are given by the copy: what was asked is in the checkpoint.
+# A program that has not accepted or read everything yet gets this long (seconds) each time. Answers
+# that are under way have a millisecond, as the helper looks before it freezes; those that take
+# longer are given by the copy: what was asked is in the checkpoint.
 DRAIN = 0.002
-
-Report = Callable[[dict[str, Any]], None]
+# Events of the hold are told at its end, or after this time (seconds).
+UNTOLD = 0.25
 
 
 class Aborted(FlowferryError):
@@ -65,7 +66,7 @@ class Move:
         self.source = source
         self.destination = destination
         self.journal = journal
-        self.report = report
+        self.report = Reports(report)
         self.aborted = aborted
         self.accept_timeout = accept_timeout
         self.phases: list[dict[str, Any]] = []
@@ -124,6 +125,7 @@ class Move:
             if self.copies_volumes:
                 with self.phase("volumes"):
                     self._copy_volumes()
+            self.report.keep_back(UNTOLD)
             held_since = time.monotonic()
             self._bring_over()
         except Exception as error:
@@ -196,10 +198,13 @@ class Move:
             with self.phase("rewrite"):
                 self.destination.call("rewrite", about=about, addresses=addresses)
         with self.phase("restore"):
-            guard = partial(self.traffic.guard, self.plan["source"]["switch_port"])
-            self._ask(self.destination, "restore", guard)
+            self._ask(self.destination, "restore", self._ready_to_redirect)
         with self.phase("redirect"):
             self.strategy.redirect()
+
+    def _ready_to_redirect(self) -> None:
+        self.traffic.guard(self.plan["source"]["switch_port"])
+        self.strategy.look()
 
     def _ask(self, helper: NodeHelper, operation: str, meanwhile: Callable[[], None]) -> Any:
         """The result of a helper's operation; what is done ``meanwhile`` does not wait for it."""
@@ -217,11 +222,11 @@ class Move:
         """
         deadline = time.monotonic() + self.accept_timeout
         while True:
-            time.sleep(DRAIN)
             last = time.monotonic() > deadline
             if self.source.call("freeze", about=self.plan["about"], last=last):
                 return
             self.traffic.let_through()
+            time.sleep(DRAIN)
 
     def _give_up_early(self) -> None:
         """Nothing was held yet: only the destination has something to undo."""
@@ -240,6 +245,7 @@ class Move:
         source, destination = (self.plan[end]["switch_port"] for end in ("source", "destination"))
         with self.phase("release"):
             self.traffic.release({source: self.frozen_at, destination: math.inf})
+        self.report.tell()
         held = (self.traffic.released_at - held_since) * 1000
         warnings = self._clean()
         return {
@@ -281,6 +287,7 @@ class Move:
         Every step can be repeated, so that a rollback that was itself interrupted is run again.
         """
         traffic, port = self.traffic, self.plan["destination"]["switch_port"]
+        self.report.tell()
         self.report({"event": "rollback"})
         self.journal.write(self.plan, "rollback")
         traffic.hold_ingress()

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from flowferry_p4.client import Session
+from flowferry_p4.client import Entry, Session
 from flowferry_p4.client.traffic import EndpointTraffic
 
 
@@ -67,6 +67,10 @@ class Strategy(ABC):
         """Before the hold: entries that nobody notices yet."""
 
     @abstractmethod
+    def look(self) -> None:
+        """While the copy is restored: read what the redirect is going to change."""
+
+    @abstractmethod
     def redirect(self) -> None:
         """The commit point."""
 
@@ -90,14 +94,19 @@ class Strategy(ABC):
 class Keep(Strategy):
     """The destination gets the source's addresses."""
 
+    _routes: list[Entry] | None = None
+
     def changed_addresses(self) -> dict[str, str]:
         return {}
 
     def prepare(self) -> None:
         """Nothing: the routes are there."""
 
+    def look(self) -> None:
+        self._routes = self.traffic.routes()
+
     def redirect(self) -> None:
-        self._lead_to("destination")
+        self._lead_to("destination", self._routes)
 
     def is_redirected(self) -> bool:
         route = self.traffic.route()
@@ -107,9 +116,9 @@ class Keep(Strategy):
     def lead_back(self) -> None:
         self._lead_to("source")
 
-    def _lead_to(self, end: str) -> None:
+    def _lead_to(self, end: str, routes: list[Entry] | None = None) -> None:
         node = self.plan[end]
-        self.traffic.redirect(node["switch_port"], node["mac"])
+        self.traffic.redirect(node["switch_port"], node["mac"], routes)
 
     def forget_old(self) -> None:
         """Nothing: the entries are the copy's now."""
@@ -147,6 +156,9 @@ class Rewrite(Strategy):
         destination = self.plan["destination"]
         for address in self.new:
             self.traffic.add_route(address, destination["switch_port"], destination["mac"])
+
+    def look(self) -> None:
+        """Nothing: replies are made for the new address by then, and all is read together."""
 
     def redirect(self) -> None:
         for old, new in reversed(self.changed_addresses().items()):

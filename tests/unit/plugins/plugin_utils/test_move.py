@@ -163,6 +163,9 @@ class Strategy:
     def prepare(self) -> None:
         self.world.do("prepare_switch", {"routed": self.world.routed | self.new})
 
+    def look(self) -> None:
+        self.world.do("look", {})
+
     def redirect(self) -> None:
         self.world.do("redirect", {"redirected": True})
 
@@ -216,7 +219,7 @@ def test_everything_in_its_order(journal: journals.Journal) -> None:
         ["copy_volumes", "volume_state", "hold_ingress", "freeze", *moved, "settle_volumes"],
         ["settle_volumes", "remove"],
         ["freeze", "hold_egress", "transfer"],  # beside the checkpoint
-        ["transfer", "guard 1", "redirect"],  # beside the restore
+        ["transfer", "guard 1", "look", "redirect"],  # beside the restore
     ):
         positions = [world.log.index(step) for step in steps]
         assert positions == sorted(positions)
@@ -266,7 +269,7 @@ def test_a_chosen_address_that_is_refused_is_no_harm(journal: journals.Journal) 
 BEFORE = ["prepare_destination", "prepare_source", "prepare_switch"]
 BEFORE += ["copy_volumes", "volume_state"]
 BEFORE += ["hold_ingress", "freeze", "hold_egress"]
-BEFORE += ["checkpoint", "transfer", "rewrite", "restore", "guard 1"]
+BEFORE += ["checkpoint", "transfer", "rewrite", "restore", "guard 1", "look"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["undone", "done"])
