@@ -8,15 +8,14 @@ for a dump, all of it while the workload stands still.
 
 from __future__ import annotations
 
-import importlib
 import socket
 import subprocess
 import threading
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .checkpoint.images import pycriu
 from .criu import complaints
 from .errors import FlowferryError
 
@@ -26,17 +25,9 @@ _LARGEST_ANSWER = 1 << 16
 _ENTER = 'echo $$ >"$0" && exec "$@"'
 
 
-@cache
 def _rpc() -> Any:
-    """pycriu's classes of CRIU's messages. The first call takes a tenth of a second."""
-    try:
-        return importlib.import_module("pycriu.rpc_pb2")
-    except ImportError as error:
-        raise FlowferryError(
-            "pycriu_missing",
-            f"Python cannot import pycriu, which speaks with CRIU ({error}); install Debian's "
-            "python3-pycriu, as the role criu does, and have Ansible use the system's Python",
-        ) from error
+    """pycriu's classes of CRIU's messages."""
+    return pycriu("rpc_pb2", "speaks with CRIU")
 
 
 class CriuService:

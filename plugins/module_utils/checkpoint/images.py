@@ -27,14 +27,14 @@ _WORD = struct.Struct("<i")
 
 
 @cache
-def pycriu() -> Any:
-    """``pycriu.images``. The first call takes a tenth of a second: make it before a hold."""
+def pycriu(module: str = "images", purpose: str = "reads CRIU's images") -> Any:
+    """A module of pycriu. The first call takes a tenth of a second: make it before a hold."""
     try:
-        return importlib.import_module("pycriu.images")
+        return importlib.import_module(f"pycriu.{module}")
     except ImportError as error:
         raise FlowferryError(
             "pycriu_missing",
-            f"Python cannot import pycriu, which reads CRIU's images ({error}); install Debian's "
+            f"Python cannot import pycriu, which {purpose} ({error}); install Debian's "
             "python3-pycriu, as the role criu does, and have Ansible use the system's Python",
         ) from error
 
