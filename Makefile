@@ -49,22 +49,7 @@ bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/res
 
 .PHONY: test
 test: lint lab-root ## everything: lint, unit, integration and system tests, roles
-	@echo "two stages at a time, as moves wait a lot; what each says comes when it has ended"
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going stages
-
-# Two chains, about as long as each other; each stage has a lab or namespaces of its own.
-.PHONY: stages stage-unit stage-integration stage-pods stage-system stage-molecule
-stages: stage-pods stage-molecule
-stage-unit:
-	pytest tests/unit
-stage-integration: stage-unit
-	pytest tests/integration
-stage-pods: stage-integration
-	pytest tests/system -m pods
-stage-system:
-	pytest tests/system -m "not pods"
-stage-molecule: stage-system
-	molecule test --all
+	python3 -m tests.stages
 
 .PHONY: lint
 lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
