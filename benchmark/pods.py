@@ -32,6 +32,10 @@ _CERTIFICATE = f"/run/{NAME}-operator.pem"
 _MIRROR = "127.0.0.1:5001"
 _MIRROR_FILES = "/var/lib/containers/mirror"
 _MIRROR_DAEMON = f"{NAME}-mirror"
+# A pod made later would name its image by the mirror, which has ended.
+_FORGET_MIRRORED = (
+    f"ctr -n k8s.io images list -q | grep ^{_MIRROR}/ | xargs -r ctr -n k8s.io images remove"
+)
 _ARCHIVES = "/var/lib/containers/kubelet/checkpoints"
 
 
@@ -57,6 +61,7 @@ class PodBed(Bed):
             if self.lab.run(node, f"ls {_MIRROR_FILES}", check=False):
                 self.lab.module(node, "daemon", name=_MIRROR_DAEMON, state="stopped")
                 self.lab.run(node, f"rm -rf {_MIRROR_FILES}")
+                self.lab.run(node, _FORGET_MIRRORED)
         switch.forget(self.lab)
 
 

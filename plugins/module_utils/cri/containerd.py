@@ -123,6 +123,12 @@ class Containerd(ContainerRuntime):
         return reference in images()
 
     def pull(self, reference: str) -> None:
+        """What is here by another name is not asked for, of a registry that may be gone."""
+        digest = reference.partition("@")[2]
+        for name, found in images().items():
+            if found == digest:
+                _tag(name, reference)
+                return
         run(
             [*_CTR, "images", "pull", "--hosts-dir", str(REGISTRIES), reference],
             timeout=120.0,

@@ -70,3 +70,25 @@ def test_an_unchanged_bundle_is_read_once(bundles: Path, monkeypatch: pytest.Mon
     for _ in range(100):
         assert len(RUNTIME.containers_of(UID)) == 1
     assert len(read) == 1
+
+
+@pytest.mark.parametrize("present", ["a registry/redis@sha256:11", "sha256:22"])
+def test_only_what_is_not_here_is_asked_of_a_registry(
+    present: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest says what an image is, whatever it is called here."""
+    name, wanted = present.replace(" ", "-"), "gone.example/redis@sha256:11"
+    digest = present.rpartition("@")[2]
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **_limits: object) -> str:
+        ran.append(command[3:])
+        return f"REF TYPE DIGEST\n{name} manifest {digest} 1 MiB\n"
+
+    monkeypatch.setattr(containerd, "run", run)
+    RUNTIME.pull(wanted)
+    taken = {
+        "sha256:11": ["images", "tag", "--force", name, wanted],
+        "sha256:22": ["images", "pull", "--hosts-dir", str(containerd.REGISTRIES), wanted],
+    }
+    assert ran == [["images", "list"], taken[digest]]
