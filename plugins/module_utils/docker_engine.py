@@ -106,14 +106,7 @@ class DockerStore(Store):
         found = call("GET", f"/volumes/{quote(name, safe='')}")
         if found is None:
             return None
-        return Volume(
-            "volume",
-            name,
-            found["Mountpoint"],
-            driver=found["Driver"],
-            options=found.get("Options") or {},
-            labels=found.get("Labels") or {},
-        )
+        return Volume.of_engine(name, found)
 
     def create(self, volume: Volume) -> None:
         # The engine makes nothing of a request for one that is there, and says nothing either.

@@ -37,6 +37,7 @@ from tests.integration.switch_entities import (
     multicast,
     number,
     one_shot,
+    readable,
     rule,
     update,
 )
@@ -99,22 +100,7 @@ def killed(act: Callable[[], object], last: int) -> bool:
 
 def everything(found: Pipeline) -> frozenset[bytes]:
     """Whatever can be read, without an order."""
-    entry = p4r.TableEntry()
-    entry.counter_data.SetInParent()
-    entry.meter_config.SetInParent()
-    wanted = [
-        p4r.Entity(table_entry=entry),
-        p4r.Entity(table_entry=p4r.TableEntry(is_default_action=True)),
-        p4r.Entity(action_profile_member=p4r.ActionProfileMember()),
-        p4r.Entity(action_profile_group=p4r.ActionProfileGroup()),
-        p4r.Entity(register_entry=p4r.RegisterEntry()),
-        p4r.Entity(meter_entry=p4r.MeterEntry()),
-        p4r.Entity(counter_entry=p4r.CounterEntry()),
-        p4r.Entity(value_set_entry=p4r.ValueSetEntry()),
-        p4r.Entity(packet_replication_engine_entry=p4r.PacketReplicationEngineEntry()),
-        p4r.Entity(digest_entry=p4r.DigestEntry()),
-    ]
-    entities, results = found.read(wanted)
+    entities, results = found.read(readable())
     assert not any(results)
     return frozenset(e.SerializeToString(deterministic=True) for e in entities)
 

@@ -85,10 +85,28 @@ def digest(size: int, acknowledged_ns: int = 0) -> p4r.DigestEntry:
     return result
 
 
+def readable() -> list[p4r.Entity]:
+    """Wildcards for whatever can be read, what the data plane counts included."""
+    entry = p4r.TableEntry()
+    entry.counter_data.SetInParent()
+    entry.meter_config.SetInParent()
+    return [
+        p4r.Entity(table_entry=entry),
+        p4r.Entity(table_entry=p4r.TableEntry(is_default_action=True)),
+        p4r.Entity(counter_entry=p4r.CounterEntry()),
+        p4r.Entity(action_profile_group=p4r.ActionProfileGroup()),
+        *_written(),
+    ]
+
+
 def everything(primary: Controller) -> list[p4r.Entity]:
     """All that a controller can have written."""
-    wanted = [
-        p4r.Entity(table_entry=p4r.TableEntry()),
+    wanted = [p4r.Entity(table_entry=p4r.TableEntry()), *_written()]
+    return [entity for one in wanted for entity in primary.read(one)]
+
+
+def _written() -> list[p4r.Entity]:
+    return [
         p4r.Entity(action_profile_member=p4r.ActionProfileMember()),
         p4r.Entity(register_entry=p4r.RegisterEntry()),
         p4r.Entity(meter_entry=p4r.MeterEntry()),
@@ -96,4 +114,3 @@ def everything(primary: Controller) -> list[p4r.Entity]:
         p4r.Entity(packet_replication_engine_entry=p4r.PacketReplicationEngineEntry()),
         p4r.Entity(digest_entry=p4r.DigestEntry()),
     ]
-    return [entity for one in wanted for entity in primary.read(one)]

@@ -40,12 +40,12 @@ from tests.integration.switch_entities import (
     COMPILED,
     NAMES,
     digest,
-    everything,
     group,
     member,
     multicast,
     number,
     one_shot,
+    readable,
     rule,
     send,
     update,
@@ -270,16 +270,7 @@ def one_of_everything(primary: Controller) -> list[p4r.Update]:
 
 def all_of(primary: Controller) -> list[bytes]:
     """Everything that can be read, without the order, which is not kept."""
-    entry = p4r.TableEntry()
-    entry.counter_data.SetInParent()
-    entry.meter_config.SetInParent()
-    wanted = [
-        p4r.Entity(table_entry=entry),
-        p4r.Entity(table_entry=p4r.TableEntry(is_default_action=True)),
-        p4r.Entity(counter_entry=p4r.CounterEntry()),
-        p4r.Entity(action_profile_group=p4r.ActionProfileGroup()),
-    ]
-    found = [*everything(primary), *(e for one in wanted for e in primary.read(one))]
+    found = [entity for one in readable() for entity in primary.read(one)]
     return sorted(e.SerializeToString(deterministic=True) for e in found)
 
 

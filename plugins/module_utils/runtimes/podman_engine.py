@@ -134,14 +134,7 @@ class PodmanStore(Store):
         if name not in run(["podman", "volume", "ls", "--quiet"]).split():
             return None
         found = json.loads(run(["podman", "volume", "inspect", name]))[0]
-        return Volume(
-            "volume",
-            name,
-            found["Mountpoint"],
-            driver=found["Driver"],
-            options=found.get("Options") or {},
-            labels=found.get("Labels") or {},
-        )
+        return Volume.of_engine(name, found)
 
     def create(self, volume: Volume) -> None:
         labels = [f"--label={name}={value}" for name, value in volume.labels.items()]

@@ -51,6 +51,18 @@ class Volume:
     """Bytes on the source's disk."""
     files: int = 0
 
+    @classmethod
+    def of_engine(cls, name: str, inspected: dict[str, Any]) -> Volume:
+        """A named volume as Podman and Docker both tell of it."""
+        return cls(
+            "volume",
+            name,
+            inspected["Mountpoint"],
+            driver=inspected["Driver"],
+            options=inspected.get("Options") or {},
+            labels=inspected.get("Labels") or {},
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For the wire and the journal."""
         return asdict(self)
