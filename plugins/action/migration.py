@@ -48,7 +48,8 @@ class ActionModule(ActionBase):
             return {"failed": True, "msg": problem}
         p4info = _COLLECTION / "p4" / "compiled" / "flowferry.p4info.txtpb"
         order = dict(arguments, check_mode=self._task.check_mode)
-        order["switch"] = dict(arguments["switch"], p4info=p4info.read_text())
+        switch = {"target": "embedded", **arguments["switch"]}
+        order["switch"] = {**switch, "p4info": p4info.read_text()}
         return _carry_out(order)
 
 

@@ -30,7 +30,11 @@ options:
     type: dict
     required: true
   switch:
-    description: C(address) (host:port) and C(device_id) of the P4Runtime server.
+    description:
+      - C(address) (host:port) and C(device_id) of the P4Runtime server, and its C(target), by which
+        the plan knows what it may rely on. That is C(embedded) when it is left out, C(bmv2),
+        C(tofino2), C(bluefield), or the path of a file like theirs (C(p4/flowferry_p4/targets)).
+      - On a target without a CPU port the hold drops packets. The plan says what that costs.
     type: dict
     required: true
   certificates:

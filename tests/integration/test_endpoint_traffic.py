@@ -120,6 +120,33 @@ def test_everything_is_held_and_released_in_order(
     assert not traffic.is_held()
 
 
+def test_without_a_buffer_everything_is_dropped_until_the_release(
+    bench: Bench, networks: tuple[Network, ...]
+) -> None:
+    traffic = EndpointTraffic(bench.session, [n.endpoint for n in networks], buffers=False)
+    traffic.hold_ingress()
+    traffic.hold_egress()
+    asked, answered = requests(networks), answers(networks)
+    assert bench.send(CLIENT_PORT, *asked).out == {}
+    assert bench.send(SOURCE_PORT, *answered).out == {}
+    traffic.let_through()
+    assert bench.send(CLIENT_PORT, *asked).out == {}  # held again
+    # Before anything is frozen answers pass.
+    assert bench.send(SOURCE_PORT, *answered).out == {CLIENT_PORT: routed(CLIENT_PORT, answered)}
+
+    outcome = bench.watch(lambda: traffic.release({SOURCE_PORT: math.inf}))
+
+    assert outcome.out == {} and traffic.buffer.packets == 0
+    assert bench.send(CLIENT_PORT, *asked).out == {SOURCE_PORT: routed(SOURCE_PORT, asked)}
+
+
+def test_packets_to_an_endpoint_are_counted(bench: Bench, networks: tuple[Network, ...]) -> None:
+    traffic, asked = endpoint(bench, networks), requests(networks)
+    before = traffic.packets()
+    bench.send(CLIENT_PORT, *asked)
+    assert traffic.packets() - before == len(asked)
+
+
 def test_answers_of_another_port_or_time_are_not_released(
     bench: Bench, networks: tuple[Network, ...]
 ) -> None:

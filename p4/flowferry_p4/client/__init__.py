@@ -11,6 +11,7 @@ from __future__ import annotations
 from .connection import Tls
 from .entries import Counter, Entry, Key, Update, UpdateKind
 from .errors import (
+    BadTarget,
     BadValue,
     NoPipeline,
     NotPrimary,
@@ -24,6 +25,7 @@ from .schema import Field, Schema, Table, Value, cookie_of, parse_p4info
 from .session import Pipeline, Session
 
 __all__ = [
+    "BadTarget",
     "BadValue",
     "Counter",
     "Entry",

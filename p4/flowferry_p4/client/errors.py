@@ -38,6 +38,10 @@ class BadValue(P4Error):
     """A value does not fit the field, parameter or entry it is meant for."""
 
 
+class BadTarget(P4Error):
+    """The description of a target is missing, or is not one."""
+
+
 class UnknownName(P4Error):
     """A table, field, action or parameter of that name does not exist in the p4info."""
 

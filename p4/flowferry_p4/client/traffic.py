@@ -24,6 +24,8 @@ from .session import Session
 _ROUNDS = 2
 # Packets that the switch acknowledges together: few enough for one timeout of the session.
 _BATCH = 256
+# Where nothing is kept: how long (seconds) packets pass so that connections get on, a round trip.
+_OPEN = 0.02
 
 REASON_TO, REASON_FROM = 1, 2
 """Why a packet was held: on its way to the endpoint, or from it (packet_in.reason)."""
@@ -99,12 +101,20 @@ class EndpointTraffic:
     An endpoint is one address, or several of either version: all of them are held, released and
     redirected together, through one buffer. Where it counts what the switch did last (`route`,
     `redirect`), the first address decides.
+
+    Without ``buffers`` the switch drops what is held, as one without a CPU port has to.
     """
 
     def __init__(
-        self, session: Session, addresses: str | Sequence[str], budget: int = 64 << 20
+        self,
+        session: Session,
+        addresses: str | Sequence[str],
+        budget: int = 64 << 20,
+        *,
+        buffers: bool = True,
     ) -> None:
         self.session = session
+        self._action = "buffer" if buffers else "drop"
         texts = [addresses] if isinstance(addresses, str) else addresses
         self.addresses = [Address(text) for text in texts]
         if not self.addresses:
@@ -116,16 +126,17 @@ class EndpointTraffic:
     # -- hold
 
     def hold_ingress(self) -> None:
-        """Buffer what goes to the endpoint, from now on in this session."""
-        self.session.on_packet(self.buffer.add)
+        """Keep back what goes to the endpoint, from now on in this session."""
+        if self._action == "buffer":
+            self.session.on_packet(self.buffer.add)
         self._ensure([self._hold("hold_to", address) for address in self.addresses])
 
     def hold_egress(self) -> None:
-        """Buffer what comes from the endpoint, whoever sends it."""
+        """Keep back what comes from the endpoint, whoever sends it."""
         self._ensure([self._hold("hold_from", address) for address in self.addresses])
 
     def _hold(self, table: str, address: Address) -> Entry:
-        return Entry(address.name(table), {"address": address.text}, "buffer")
+        return Entry(address.name(table), {"address": address.text}, self._action)
 
     def _holds(self) -> list[Entry]:
         """Hold entries that there are, whoever set them."""
@@ -153,8 +164,15 @@ class EndpointTraffic:
     def let_through(self) -> None:
         """Deliver what is held, but for the beginnings of TCP connections; the hold goes on.
 
-        By doing so again and again, those that there are go on, and no more begin.
+        By doing so again and again, those that there are go on, and no more begin. Where the switch
+        drops what is held there is nothing to deliver: it lets packets pass for a moment, whatever
+        they are.
         """
+        if self._action == "drop":
+            self._end_hold()
+            time.sleep(_OPEN)
+            self.hold_ingress()
+            return
         held = self.buffer.take(
             lambda item: item.reason == REASON_TO and not begins_connection(item.payload)
         )
@@ -226,9 +244,17 @@ class EndpointTraffic:
         return self._route(self.addresses[0])
 
     def _route(self, address: Address) -> Entry | None:
-        match = {"destination": f"{address.text}/{address.bits}"}
-        found = self.session.read(address.name("route"), match)
+        found = self.session.read(address.name("route"), _route_match(address))
         return found[0] if found else None
+
+    def packets(self) -> int:
+        """Packets to the endpoint that the switch has counted at its own routes."""
+        found = [
+            entry.counter.packets if entry.counter else 0
+            for address in self.addresses
+            for entry in self.session.read(address.name("route"), _route_match(address), True)
+        ]
+        return sum(found)
 
     def port(self) -> int | None:
         """Where all own routes of the endpoint lead; None when one is missing or they differ."""
@@ -361,6 +387,10 @@ class EndpointTraffic:
     def _delete(self, entries: list[Entry]) -> None:
         if entries:
             self.session.write([Update("DELETE", entry) for entry in entries])
+
+
+def _route_match(address: Address) -> dict[str, object]:
+    return {"destination": f"{address.text}/{address.bits}"}
 
 
 def _guard_match(address: Address, port: int) -> dict[str, object]:

@@ -28,6 +28,7 @@ from .journal import Journal
 from .move import Move
 from .remote import NodeHelper, RemoteHelper
 from .strategy import Strategy, addresses_of, for_plan, require_route
+from .switch_target import HoldPlan
 
 
 class Keeper:
@@ -61,11 +62,13 @@ class Keeper:
         plan = self._plan(source)
         strategy = for_plan(self.session, plan)
         strategy.check()
+        costs = plan["switch"]["costs"]
         summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
         summary |= {key: plan["about"][key] for key in ("way", "why") if key in plan["about"]}
         if self.order["check_mode"]:
-            return summary
-        return {**summary, **self._move(plan, strategy).run()}
+            return {**summary, "warnings": costs}
+        result = {**summary, **self._move(plan, strategy).run()}
+        return {**result, "warnings": costs + result["warnings"]}
 
     def _check_destination_answers(self) -> None:
         destination, nodes = self.order["destination"], self.helpers
@@ -145,16 +148,19 @@ class Keeper:
     def _plan(self, source: str) -> dict[str, Any]:
         """Resolve and validate everything on the nodes; nothing is touched."""
         destination = self.order["destination"]
+        hold = HoldPlan(self.order["switch"]["target"])
+        self.session.require_pipeline(self.order["switch"]["p4info"])
         about = self.helpers[source].call("check_source")
+        hold.begin_to_count(EndpointTraffic(self.session, addresses_of(about["endpoint"])))
         self.helpers[destination].call("check_destination", about=about)
         if about.get("volumes"):
             about["volumes"] = self._plan_volumes(source, destination, about["volumes"])
         self._check_nodes(source, destination)
-        self.session.require_pipeline(self.order["switch"]["p4info"])
         return {
             "workload": str(self.workload),
             "about": about,
             "strategy": self.order["strategy"],
+            "switch": hold.as_dict(),
             "endpoint": about["endpoint"],
             **self._destination_endpoint(about["endpoint"]),
             "source": {"name": source, **self.order["nodes"][source]},

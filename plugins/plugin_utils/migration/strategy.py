@@ -34,7 +34,10 @@ class Strategy(ABC):
         self.plan = plan
         self.old = addresses_of(plan["endpoint"])
         self.new = addresses_of(plan["destination_endpoint"])
-        self.traffic = EndpointTraffic(session, list(dict.fromkeys(self.old + self.new)))
+        # A journal from before targets were known of says nothing: packets were buffered.
+        buffers = plan.get("switch", {}).get("hold") != "drop"
+        both = list(dict.fromkeys(self.old + self.new))
+        self.traffic = EndpointTraffic(session, both, buffers=buffers)
         self.source_traffic = EndpointTraffic(session, self.old)
 
     def check(self) -> None:

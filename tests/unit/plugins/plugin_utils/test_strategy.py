@@ -17,7 +17,8 @@ class Traffic:
     leads_to: ClassVar[str] = "198.19.0.100"
     held: ClassVar[bool] = False
 
-    def __init__(self, _: object, addresses: list[str]) -> None:
+    def __init__(self, _: object, addresses: list[str], buffers: bool = True) -> None:
+        self.buffers = buffers
         self.addresses = [type("Address", (), {"text": one, "bits": 32}) for one in addresses]
 
     def port(self) -> int:
