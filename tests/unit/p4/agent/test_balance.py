@@ -231,7 +231,7 @@ def test_a_redirected_backend_stays_until_the_move_is_over() -> None:
     assert wanted.deferred == ["default/web"]
     assert switch.backends(VIRTUAL, 80) == [f"{new} 8080"] * 251
     switch.tables.replace(guard, None)
-    writes, wanted = switch.pass_over(web(kube.endpoint(new)), attached(new), HERE)
+    _, wanted = switch.pass_over(web(kube.endpoint(new)), attached(new), HERE)
     assert not wanted.deferred
     assert (backend.match, switch.backends(VIRTUAL, 80)) == (moved.match, [f"{new} 8080"] * 251)
     assert not [e for e in switch.tables.of("reply") if e.match["address"] == old]
