@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,21 @@ class Operations:
         return last or not unsettled
 
     def checkpoint(self, about: About) -> dict[str, int]:
-        """The dump, and beside it what has changed in volumes; says how many bytes that was."""
-        with self.volumes.last_pass() as said:
-            self.workload.checkpoint(about, self._empty_checkpoint())
+        """The dump, and beside it what has changed in volumes; says how many bytes that was.
+
+        What is dumped is sent while the dump goes on.
+        """
+        directory = self._empty_checkpoint()
+        with ExitStack() as beside:
+            said = beside.enter_context(self.volumes.last_pass())
+            if self._sender is not None:
+                growing = self.workload.growing_files
+                beside.enter_context(self._sender.following(directory, growing))
+            self.workload.checkpoint(about, directory)
         return said
 
     def transfer(self) -> dict[str, Any]:
+        """What of the checkpoint is not sent yet."""
         if self._sender is None:
             raise FlowferryError("transfer_failed", "the stream to the destination is not open")
         return self._sender.send(self.directory / "checkpoint")

@@ -12,13 +12,19 @@ import os
 import socket
 import ssl
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import FlowferryError
 
 _CHUNK = 1 << 18
+# While a file grows: how often that is looked at (seconds), and how much is sent before who has
+# written the last of it may go on.
+_INTERVAL = 0.001
+_PIECE = 1 << 20
 
 
 def tls_context(certificates: dict[str, str], *, server: bool) -> ssl.SSLContext:
@@ -99,31 +105,75 @@ class Sender:
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, timeout: float) -> None:
         self._lines = connect(host, port, context, "transfer", timeout)
+        self._sent: dict[str, int] = {}
+        """Bytes of files that were sent while they grew."""
+        self._failure: Exception | None = None
+        # Small files go together: a record and a system call for many.
+        self._pending = bytearray()
+
+    @contextmanager
+    def following(self, directory: Path, growing: tuple[str, ...]) -> Iterator[None]:
+        """Send what is there already of files that the body appends to, and does nothing else.
+
+        ``growing`` are their patterns below ``directory``. What is left of them send() sends. If it
+        cannot be sent, that is told by send() too: the body is not to be disturbed.
+        """
+        is_over = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(directory, growing, is_over))
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _follow(self, directory: Path, growing: tuple[str, ...], is_over: threading.Event) -> None:
+        try:
+            while not is_over.wait(_INTERVAL):
+                for pattern in growing:
+                    for path in directory.glob(pattern):
+                        self._send_grown(path, str(path.relative_to(directory)))
+        except Exception as error:  # a thread has nobody to tell it to
+            self._failure = error
+
+    def _send_grown(self, path: Path, name: str) -> None:
+        at = self._sent.get(name, 0)
+        grown = path.stat().st_size - at
+        if grown >= _CHUNK:
+            with path.open("rb") as file:
+                self._send_part(file, name, at, min(grown, _PIECE))
+            self._flush()
 
     def send(self, directory: Path) -> dict[str, Any]:
         """Send every file below ``directory``; returns the bytes sent once the receiver has them.
 
-        Each is {"name", "size"} and its content; {"files"}, their number, is the end.
+        Each comes as one part or more, {"name", "at", "size"} and the content; {"files"}, their
+        number, is the end.
         """
+        if self._failure is not None:
+            raise self._failure
         paths = sorted(path for path in directory.rglob("*") if path.is_file())
         total = 0
-        pending = bytearray()  # small files go together: a record and a system call for many
         for path in paths:
+            name = str(path.relative_to(directory))
             with path.open("rb") as file:
-                size = _size_of(file)
-                header = {"name": str(path.relative_to(directory)), "size": size}
-                pending += json.dumps(header).encode() + b"\n"
-                self._send_content(file, size, pending)
+                size, at = _size_of(file), self._sent.get(name, 0)
+                if size > at or not size:
+                    self._send_part(file, name, at, size - at)
             total += size
-        pending += json.dumps({"files": len(paths)}).encode() + b"\n"
-        self._lines.connection.sendall(pending)
+        self._pending += json.dumps({"files": len(paths)}).encode() + b"\n"
+        self._flush()
         answer = self._lines.receive()
         if answer is None or answer.get("error"):
             raise FlowferryError("transfer_failed", f"the destination says: {answer}")
         return {"size": total}
 
-    def _send_content(self, file: BinaryIO, size: int, pending: bytearray) -> None:
-        """Append ``size`` bytes of a file to what is pending, and send that when it is much."""
+    def _send_part(self, file: BinaryIO, name: str, at: int, size: int) -> None:
+        """Append a part of a file to what is pending, and send that when it is much."""
+        header = {"name": name, "at": at, "size": size}
+        self._pending += json.dumps(header).encode() + b"\n"
+        self._sent[name] = at + size
+        file.seek(at)
         while size:
             chunk = file.read(min(_CHUNK, size))
             if not chunk:
@@ -131,10 +181,13 @@ class Sender:
                     "transfer_failed", f"{file.name} became shorter while it was sent"
                 )
             size -= len(chunk)
-            pending += chunk
-            if len(pending) >= _CHUNK:
-                self._lines.connection.sendall(pending)
-                pending.clear()
+            self._pending += chunk
+            if len(self._pending) >= _CHUNK:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._lines.connection.sendall(self._pending)
+        self._pending.clear()
 
     def close(self) -> None:
         """Close the connection."""
@@ -147,18 +200,20 @@ def _size_of(file: BinaryIO) -> int:
 
 def receive(lines: JsonLines, directory: Path) -> bool:
     """Take the files of a stream into ``directory``; False when some are missing."""
-    files = 0
+    arrived: dict[Path, int] = {}
     while (header := lines.receive()) is not None:
         if "files" in header:
-            complete = bool(header["files"] == files)
-            lines.send({} if complete else {"error": f"{files} files have arrived"})
+            complete = bool(header["files"] == len(arrived))
+            lines.send({} if complete else {"error": f"{len(arrived)} files have arrived"})
             return complete
-        name, size = str(header["name"]), int(header["size"])
+        name, at, size = str(header["name"]), int(header["at"]), int(header["size"])
         path = _inside(directory, name, size)
+        if at != arrived.get(path, 0):
+            raise FlowferryError("transfer_failed", f"the source sent {name!r} from {at} on")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with path.open("ab" if path in arrived else "xb") as file:
             _take(lines, file, size)
-        files += 1
+        arrived[path] = at + size
     return False
 
 

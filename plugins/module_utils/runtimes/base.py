@@ -57,6 +57,8 @@ class Workload(ABC):
     """Whether the destination itself chooses an address for a copy that is to get another one."""
     volume_store: ClassVar[Store | None] = None
     """Where its volumes are made; without one it has none that could move."""
+    growing_files: ClassVar[tuple[str, ...]] = ()
+    """Patterns of the files that checkpoint() only ever appends to: they are sent meanwhile."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:

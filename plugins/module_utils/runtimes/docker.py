@@ -44,6 +44,7 @@ class DockerContainer(Workload):
     removal = "docker rm {name}"
     start = "docker start {name}"
     volume_store = docker.DockerStore()
+    growing_files = (f"{_IMAGES}/pages-*.img", _LAYER)
 
     # -- plan
 

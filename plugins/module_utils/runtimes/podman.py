@@ -33,6 +33,7 @@ class PodmanContainer(Workload):
     removal = "podman rm {name}"
     start = "podman start {name}"
     volume_store = podman.PodmanStore()
+    growing_files = (_ARCHIVE,)
 
     # -- plan
 

@@ -34,6 +34,7 @@ class PodmanPod(Workload):
     removal = "podman pod rm {name}"
     start = "podman pod start {name}"
     volume_store = podman.PodmanStore()
+    growing_files = ("*.tar",)
 
     # -- plan
 

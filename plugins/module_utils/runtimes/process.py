@@ -47,6 +47,7 @@ class ProcessTree(Workload):
     listing = "ip netns list"
     removal = "ip netns pids {name} | xargs kill"
     start = "setsid nsenter --net=/run/netns/{name} PROGRAM"
+    growing_files = ("images/pages-*.img",)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

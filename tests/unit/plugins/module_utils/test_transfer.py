@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -121,6 +122,30 @@ def test_every_file_arrives(tmp_path: Path, sender: transfer.Sender, receiver: R
     assert arrived == contents
 
 
+def test_what_grows_is_sent_before_it_is_whole(
+    tmp_path: Path, sender: transfer.Sender, receiver: Receiver
+) -> None:
+    directory, content = tmp_path / "sent", os.urandom(3 << 20)
+    (directory / "images").mkdir(parents=True)
+    grown, arrived = (top / "images/pages-1.img" for top in (directory, receiver.directory))
+    with sender.following(directory, ("images/pages-*.img",)), grown.open("wb") as file:
+        (directory / "images/core-1.img").write_bytes(bytes(1 << 20))
+        for begin in range(0, len(content), 1 << 20):
+            file.write(content[begin : begin + (1 << 20)])
+            file.flush()
+            deadline = time.monotonic() + 10
+            while not arrived.exists() or arrived.stat().st_size <= begin:
+                assert time.monotonic() < deadline, "nothing of the last piece arrives"
+                time.sleep(0.002)
+        file.write(b"the end")
+    assert not (receiver.directory / "images/core-1.img").exists()
+    assert sender.send(directory) == {"size": (4 << 20) + len(b"the end")}
+    receiver.join()
+    assert receiver.intact is True
+    assert arrived.read_bytes() == content + b"the end"
+    assert (receiver.directory / "images/core-1.img").read_bytes() == bytes(1 << 20)
+
+
 def send_raw(sender: transfer.Sender, *messages: dict[str, object] | bytes) -> None:
     connection = sender._lines.connection
     for message in messages:
@@ -128,14 +153,30 @@ def send_raw(sender: transfer.Sender, *messages: dict[str, object] | bytes) -> N
         connection.sendall(data)
 
 
+def test_who_writes_is_not_told_that_nothing_can_be_sent(
+    tmp_path: Path, sender: transfer.Sender, receiver: Receiver
+) -> None:
+    send_raw(sender, {"name": "../outside", "at": 0, "size": 1}, b"x")  # which ends the stream
+    receiver.join()
+    (tmp_path / "pages.img").write_bytes(bytes(1 << 20))
+    with sender.following(tmp_path, ("*.img",)):
+        deadline = time.monotonic() + 10
+        while sender._failure is None and time.monotonic() < deadline:
+            with (tmp_path / "pages.img").open("ab") as file:
+                file.write(bytes(1 << 20))
+    with pytest.raises(OSError):
+        sender.send(tmp_path)
+
+
 @pytest.mark.parametrize(
     "header",
     [
-        {"name": "../outside", "size": 1},
-        {"name": "/tmp/outside", "size": 1},
-        {"name": "a/../../outside", "size": 1},
-        {"name": "", "size": 1},
-        {"name": "file", "size": -1},
+        {"name": "../outside", "at": 0, "size": 1},
+        {"name": "/tmp/outside", "at": 0, "size": 1},
+        {"name": "a/../../outside", "at": 0, "size": 1},
+        {"name": "", "at": 0, "size": 1},
+        {"name": "file", "at": 0, "size": -1},
+        {"name": "file", "at": 1, "size": 1},
     ],
 )
 def test_a_file_that_belongs_elsewhere_is_refused(
@@ -149,7 +190,7 @@ def test_a_file_that_belongs_elsewhere_is_refused(
 
 
 def test_a_missing_file_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
-    send_raw(sender, {"name": "file", "size": 1}, b"x", {"files": 2})
+    send_raw(sender, {"name": "file", "at": 0, "size": 1}, b"x", {"files": 2})
     receiver.join()
     assert receiver.intact is False
 
@@ -180,7 +221,7 @@ def test_a_file_that_shrinks_meanwhile_is_noticed(
 
 
 def test_a_stream_that_ends_early_is_noticed(sender: transfer.Sender, receiver: Receiver) -> None:
-    send_raw(sender, {"name": "file", "size": 100}, b"x")
+    send_raw(sender, {"name": "file", "at": 0, "size": 100}, b"x")
     sender.close()
     receiver.join()
     assert isinstance(receiver.error, FlowferryError)
