@@ -96,7 +96,7 @@ def find_links(
         _add_remote(ways, links, cluster, settings, settings.uplink)
     links.entries += [_choose_way(ways[address], present) for address in sorted(ways)]
     links.entries += _networks(settings)
-    links.entries += _answers(attachments, virtuals, settings)
+    links.entries += answers(attachments, virtuals, settings)
     return links
 
 
@@ -182,7 +182,7 @@ def _networks(settings: Settings) -> Iterator[Entry]:
             yield _forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
 
 
-def _answers(
+def answers(
     attachments: Sequence[Attachment], virtuals: Sequence[Virtual], settings: Settings
 ) -> Iterator[Entry]:
     """The gateway's link address for pods, and the uplink's for those who look for them."""

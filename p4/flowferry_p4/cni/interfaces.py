@@ -15,9 +15,10 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import TypeVar
 
-from flowferry_p4.agent.links import GATEWAYS
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+
+from flowferry_p4.agent.links import GATEWAYS
 
 from .protocol import IO_FAILURE, UNKNOWN_CONTAINER, CniError
 from .records import PREFIX

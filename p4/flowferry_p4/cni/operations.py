@@ -23,7 +23,7 @@ from .protocol import (
     CniError,
     result,
 )
-from .records import LAST_PORT, Record, Records, interface_name
+from .records import LAST_PORT, PREFIX, Record, Records, interface_name
 
 log = logging.getLogger(__name__)
 
@@ -192,11 +192,11 @@ class Operations:
         self.collect()
 
     def collect(self) -> None:
-        """Remove cables and ports that nobody remembers. Nothing is in the making without record."""
+        """Remove cables and ports that nobody remembers; what is in the making has a record."""
         with self._lock:
             known = {record.interface for record in self.records.all()}
             for name, number in self._switch.ports().items():
-                if name.startswith(interfaces.PREFIX) and name not in known:
+                if name.startswith(PREFIX) and name not in known:
                     self._switch.remove_port(number)
             for name in interfaces.names():
                 if name not in known:

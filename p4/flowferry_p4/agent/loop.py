@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When passes are made: after every change, after a failure, and now and then for nothing."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from flowferry_p4.client import P4Error
+from flowferry_p4.switch.errors import PortError
+
+from .metrics import Metrics
+from .problems import Problem
+from .reconcile import Result
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Makes one pass at a time; whoever wakes it meanwhile gets another one afterwards."""
+
+    def __init__(
+        self, one_pass: Callable[[], tuple[Result, int]], metrics: Metrics, every: float = 30.0
+    ) -> None:
+        self._one_pass = one_pass
+        self._metrics = metrics
+        self._every = every
+        self._wake = threading.Event()
+        self._ended = False
+        self._told: set[Problem] = set()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Until ``end``. After failures it waits longer and longer, up to the usual time."""
+        pause = 0.5
+        while not self._ended:
+            self._wake.clear()
+            if self.once():
+                pause = 0.5
+                self._wake.wait(self._every)
+            else:
+                self._wake.wait(min(pause, self._every))
+                pause *= 2
+
+    def once(self) -> bool:
+        begin = time.monotonic()
+        try:
+            result, pods = self._one_pass()
+        except (P4Error, PortError, OSError) as error:
+            log.warning("the switch is not as it should be: %s", error)
+            self._metrics.failed(str(error))
+            return False
+        seconds = time.monotonic() - begin
+        self._metrics.passed(result, pods, seconds)
+        if result.writes:
+            log.info("%d writes, %d entries, %.3f s", result.writes, result.entries, seconds)
+        self._tell(result.problems)
+        return True
+
+    def _tell(self, problems: list[Problem]) -> None:
+        """Each problem once, when it comes and when it is gone."""
+        now = set(problems)
+        for problem in sorted(now - self._told, key=str):
+            log.warning("%s", problem)
+        for problem in sorted(self._told - now, key=str):
+            log.info("no more: %s", problem)
+        self._told = now

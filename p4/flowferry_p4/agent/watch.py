@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster as the API server tells it: lists that are kept up to date by watching."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from .objects import DATA_ADDRESSES, UPLINK_MAC, Cluster, Object, cluster
+
+KINDS = {
+    "pods": "/api/v1/pods",
+    "nodes": "/api/v1/nodes",
+    "services": "/api/v1/services",
+    "slices": "/apis/discovery.k8s.io/v1/endpointslices",
+}
+_SECONDS = 300
+"""How long the server lets one watch run; the next goes on where it ended."""
+
+log = logging.getLogger(__name__)
+
+
+def connect(kubeconfig: str | None) -> client.ApiClient:
+    """By a file, or as a pod by its service account."""
+    if kubeconfig:
+        return config.new_client_from_config(kubeconfig)
+    config.load_incluster_config()
+    return client.ApiClient()
+
+
+class Gone(Exception):
+    """The server does not remember so far back: everything has to be listed again."""
+
+
+class Kind:
+    """All objects of one kind. They stay as they were last known while the API does not answer."""
+
+    def __init__(
+        self, api: client.ApiClient, name: str, changed: Callable[[], None], retry: float = 1.0
+    ) -> None:
+        self.name = name
+        self.synced = threading.Event()
+        self._api = api
+        self._changed = changed
+        self._retry = retry
+        self._lock = threading.Lock()
+        self._objects: dict[str, Object] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"watch {name}", daemon=True)
+        self._thread.start()
+
+    def objects(self) -> list[Object]:
+        with self._lock:
+            return list(self._objects.values())
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        version = ""
+        while not self._ended.is_set():
+            try:
+                version = version or self._list()
+                for version in self._watch(version):
+                    if self._ended.is_set():
+                        return
+            except Gone:
+                version = ""
+            except (ApiException, HTTPError, OSError, ValueError) as error:
+                log.warning("%s: the API server does not answer: %s", self.name, _first(error))
+                version = ""
+                self._ended.wait(self._retry)
+
+    def _get(self, **query: Any) -> Any:
+        """The response as it comes, since objects are read as JSON."""
+        try:
+            return self._api.call_api(
+                KINDS[self.name],
+                "GET",
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=(10, _SECONDS + 30),
+            )
+        except ApiException as error:
+            if error.status == 410:
+                raise Gone from error
+            raise
+
+    def _list(self) -> str:
+        """Everything there is; returns from where to watch."""
+        found = json.loads(self._get().data)
+        objects = {_key(item): item for item in found["items"]}
+        with self._lock:
+            self._objects = objects
+        self.synced.set()
+        self._changed()
+        return str(found["metadata"]["resourceVersion"])
+
+    def _watch(self, version: str) -> Iterator[str]:
+        """Take in what changes, until the server ends it; yields how far it has come."""
+        response = self._get(
+            watch="true",
+            resourceVersion=version,
+            allowWatchBookmarks="true",
+            timeoutSeconds=_SECONDS,
+        )
+        try:
+            for line in _lines(response):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    if event["object"].get("code") == 410:
+                        raise Gone
+                    raise ValueError(str(event["object"].get("message")))
+                self._take(event["type"], event["object"])
+                yield str(event["object"]["metadata"]["resourceVersion"])
+        finally:
+            response.release_conn()
+
+    def _take(self, kind: str, item: Object) -> None:
+        if kind == "BOOKMARK":
+            return
+        with self._lock:
+            if kind == "DELETED":
+                self._objects.pop(_key(item), None)
+            else:
+                self._objects[_key(item)] = item
+        self._changed()
+
+
+class Watched:
+    """The cluster, once every kind has been listed."""
+
+    def __init__(self, api: client.ApiClient, changed: Callable[[], None]) -> None:
+        self._api = api
+        self._kinds = {name: Kind(api, name, changed) for name in KINDS}
+
+    @property
+    def synced(self) -> bool:
+        return all(kind.synced.is_set() for kind in self._kinds.values())
+
+    def wait(self, seconds: float) -> bool:
+        """Whether every kind has been listed by then."""
+        deadline = time.monotonic() + seconds
+        left = [k.synced.wait(max(0, deadline - time.monotonic())) for k in self._kinds.values()]
+        return all(left)
+
+    def cluster(self) -> Cluster:
+        return cluster(**{name: kind.objects() for name, kind in self._kinds.items()})
+
+    def annotate(self, node: str, uplink_mac: str, addresses: tuple[str, ...]) -> None:
+        """Tell other nodes' agents where this node is; nothing is written where they know."""
+        wanted = {UPLINK_MAC: uplink_mac, DATA_ADDRESSES: ",".join(addresses)}
+        for item in self._kinds["nodes"].objects():
+            if item["metadata"]["name"] == node:
+                has = item["metadata"].get("annotations") or {}
+                if any(has.get(key, "") != text for key, text in wanted.items()):
+                    body = {"metadata": {"annotations": wanted}}
+                    client.CoreV1Api(self._api).patch_node(node, body)
+
+    def end(self) -> None:
+        for kind in self._kinds.values():
+            kind.end()
+
+
+def _key(item: Object) -> str:
+    metadata = item["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """Of a stream that comes in pieces of any length."""
+    rest = b""
+    for part in response.stream(amt=None, decode_content=False):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line for line in lines if line)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
