@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyroute2 import IPRoute
+
 from flowferry_p4.cni.operations import Operations
 from flowferry_p4.cni.records import Records
 from flowferry_p4.cni.server import Server
@@ -73,10 +75,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def _mac_of(interface: str) -> str:
-    try:
-        return Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").strip()
-    except OSError:
-        raise PortError(f"there is no interface {interface} on this node") from None
+    with IPRoute() as ipr:
+        for index in ipr.link_lookup(ifname=interface):
+            (link,) = ipr.get_links(index)
+            return str(link.get_attr("IFLA_ADDRESS"))
+    raise PortError(f"there is no interface {interface} on this node")
 
 
 @dataclass

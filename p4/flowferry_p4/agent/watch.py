@@ -69,7 +69,8 @@ class Kind:
         while not self._ended.is_set():
             try:
                 version = version or self._list()
-                for version in self._watch(version):
+                for seen in self._watch(version):
+                    version = seen
                     if self._ended.is_set():
                         return
             except Gone:

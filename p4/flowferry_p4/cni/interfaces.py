@@ -20,7 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from flowferry_p4.agent.links import GATEWAYS
 
-from .protocol import IO_FAILURE, UNKNOWN_CONTAINER, CniError
+from .protocol import ATTACHED_ALREADY, IO_FAILURE, UNKNOWN_CONTAINER, CniError
 from .records import PREFIX
 
 _CLONE_NEWNET = 0x40000000
@@ -114,7 +114,13 @@ def _set_up(ipr: IPRoute, name: str, addresses: Sequence[str]) -> None:
                 bits = ip_address(address).max_prefixlen
                 ipr.addr("add", index=index, address=address, prefixlen=bits, **flags)
         way_out = {"gateway": _BY_VERSION[version], "oif": index, "flags": _ONLINK}
-        ipr.route("add", family=_FAMILIES[version], dst="default", **way_out)
+        try:
+            ipr.route("add", family=_FAMILIES[version], dst="default", **way_out)
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+            text = "the pod has a way out already, and cannot have a second one"
+            raise CniError(ATTACHED_ALREADY, text) from error
 
 
 def look(handle: int, name: str) -> Inside | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping
@@ -197,7 +198,8 @@ class Operations:
             known = {record.interface for record in self.records.all()}
             for name, number in self._switch.ports().items():
                 if name.startswith(PREFIX) and name not in known:
-                    self._switch.remove_port(number)
+                    with contextlib.suppress(PortError):  # a DEL has just removed it
+                        self._switch.remove_port(number)
             for name in interfaces.names():
                 if name not in known:
                     interfaces.remove(name)
