@@ -82,21 +82,19 @@ class Kind:
 
     def _get(self, **query: Any) -> Any:
         """The response as it comes, since objects are read as JSON."""
-        try:
-            return self._api.call_api(
-                KINDS[self.name],
-                "GET",
-                query_params=list(query.items()),
-                header_params={"Accept": "application/json"},
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=(10, _SECONDS + 30),
-            )
-        except ApiException as error:
-            if error.status == 410:
-                raise Gone from error
-            raise
+        request = self._api.param_serialize(
+            "GET",
+            KINDS[self.name],
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+        )
+        answer = self._api.call_api(*request, _request_timeout=(10, _SECONDS + 30)).response
+        if answer.status == 410:
+            raise Gone
+        if answer.status != 200:
+            raise ApiException(status=answer.status, reason=answer.reason)
+        return answer
 
     def _list(self) -> str:
         """Everything there is; returns from where to watch."""
