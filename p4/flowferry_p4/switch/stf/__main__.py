@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> Runner:
         control = Control(ADDRESS, DEVICE, Names(config.p4info))
         try:
             control.load(config.p4_device_config)
+            target.take_packets()
             runner = Runner(target, control)
             runner.run(lines)
         finally:

@@ -67,6 +67,10 @@ class Target(ABC):
         self.left: queue.Queue[tuple[int, bytes]] = queue.Queue()
 
     @abstractmethod
+    def take_packets(self) -> None:
+        """The program is loaded, and send() comes next."""
+
+    @abstractmethod
     def send(self, port: int, packet: bytes) -> None:
         """Let a packet arrive at a port."""
 
@@ -93,6 +97,9 @@ class EmbeddedSwitch(Target):
         self._stopping, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
+
+    def take_packets(self) -> None:
+        """It does, as soon as it has a program."""
 
     def send(self, port: int, packet: bytes) -> None:
         self._sockets[port].send(self._frame + packet)
@@ -141,7 +148,8 @@ class Bmv2(Target):
         super().__init__()
         self._directory = tempfile.TemporaryDirectory(prefix="ff-stf-")
         directory = Path(self._directory.name)
-        cpu = next(c for c in CPU_PORTS if c not in set(ports))
+        self._ports = set(ports)
+        cpu = next(c for c in CPU_PORTS if c not in self._ports)
         command: Sequence[str] = (
             str(binary), "--no-p4", "--device-id", str(DEVICE),
             "--log-file", str(directory / "log"), "--log-flush",
@@ -156,7 +164,6 @@ class Bmv2(Target):
         except OSError as error:
             self._directory.cleanup()
             raise ToolMissing(f"cannot run {binary}: {error.strerror}") from error
-        self._outbox: queue.Queue[object | None] = queue.Queue()
         try:
             self._wait_ready()
             self._channel = grpc.insecure_channel(DATAPLANE_ADDRESS)
@@ -165,13 +172,38 @@ class Bmv2(Target):
             self._end_process()
             raise
         self._request, response = _packet_messages()
-        stream = self._channel.stream_stream(
+        self._stream = self._channel.stream_stream(
             "/p4.bm.DataplaneInterface/PacketStream",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=response.FromString,
         )
-        self._answers: Any = stream(iter(self._outbox.get, None))
+        self._open_stream()
+
+    def _open_stream(self) -> None:
+        self._outbox: queue.Queue[object | None] = queue.Queue()
+        self._answers: Any = self._stream(iter(self._outbox.get, None))
+
+    def take_packets(self) -> None:
+        """BMv2 ends a stream that was opened before its program runs, and says nothing otherwise.
+
+        But it has one stream at a time: when it refuses a second one the first is open.
+        """
+        end = time.monotonic() + START_LIMIT
+        while not self._refuses_another_stream():
+            if time.monotonic() > end:
+                raise SwitchError(f"BMv2 takes no packets {START_LIMIT:g} s after its program came")
+            if self._answers.done():
+                self._outbox.put(None)
+                self._open_stream()
+            time.sleep(0.01)
         threading.Thread(target=self._receive, daemon=True).start()
+
+    def _refuses_another_stream(self) -> bool:
+        try:
+            list(self._stream(iter(())))
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED)
+        return False
 
     def _wait_ready(self) -> None:
         end = time.monotonic() + START_LIMIT
@@ -193,7 +225,8 @@ class Bmv2(Target):
     def _receive(self) -> None:
         try:
             for answer in self._answers:
-                self.left.put((answer.port, answer.packet))
+                if answer.port in self._ports:  # there are no others
+                    self.left.put((answer.port, answer.packet))
         except grpc.RpcError:
             return  # the switch ended, or close() was called
 
