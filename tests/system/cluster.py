@@ -13,7 +13,7 @@ from typing import Any
 from flowferry_p4.client import Entry, Update
 
 from demo import kubectl
-from demo.lab_control import HOST_NUMBERS, NODES, Lab, LabError, Played
+from demo.lab_control import HOST_NUMBERS, NODES, Lab, LabError, Played, wait_for
 
 WORKLOAD = "pod:default/redis"
 # Ends and starts programs of the hosts.
@@ -113,6 +113,16 @@ class ClusterLab(Lab):
         }
 
     # -- failures
+
+    def kill_redis(self) -> None:
+        """Redis dies once, and the kubelet starts its container again."""
+        self.run(self.pod_node(), "kill -9 $(pgrep -x redis-server)")
+
+        def restarted() -> bool:
+            (status,) = self.pod()["status"]["containerStatuses"]
+            return bool(status["restartCount"] == 1 and status["ready"])
+
+        wait_for(restarted, "the container is started again, and ready", 120)
 
     def daemon(self, host: str, name: str, action: str) -> str:
         """The command of this machine's shell that does so to a program that runs on a host."""

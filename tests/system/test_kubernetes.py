@@ -10,7 +10,7 @@ import pytest
 from cluster import ClusterLab
 
 from demo.kubectl import BUILD_LIMIT
-from demo.lab_control import NODES, wait_for
+from demo.lab_control import NODES
 from demo.traffic import TrafficClient
 
 MOVES = 4
@@ -49,14 +49,7 @@ def test_a_restart_does_not_bring_the_checkpoint_back(cluster: ClusterLab) -> No
     cluster.redis("SET", "before", "move")
     cluster.move(cluster.other_node()).must_succeed()
     moved = cluster.run_id()
-    node = cluster.pod_node()
-    cluster.run(node, "kill -9 $(pgrep -x redis-server)")
-
-    def restarted() -> bool:
-        status = cluster.pod()["status"]["containerStatuses"][0]
-        return status["restartCount"] == 1 and status["ready"]
-
-    wait_for(restarted, "the container is started again, and ready", 120)
+    cluster.kill_redis()
     assert cluster.run_id() != moved
     assert cluster.redis("EXISTS", "before") == ":0", "a value of the checkpoint came back"
 

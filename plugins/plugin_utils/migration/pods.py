@@ -223,7 +223,19 @@ class PodHelper:
         """There is no namespace before the copy."""
 
     def _new_endpoint(self, namespace: str, addresses: list[str]) -> dict[str, Any]:
-        """What the copy is to have under another address; this node chooses where none is given."""
+        """What the copy is to have under another address; this node chooses where none is given.
+
+        It chooses when it makes the sandbox, which for a copy that keeps its name is too late: the
+        switch has to know before the hold.
+        """
+        pod = None if addresses else self._find()
+        if pod is not None and keeps_name(pod):
+            raise FlowferryError(
+                "address_mismatch",
+                f"the copy of {self.namespace}/{pod['metadata']['name']} is made only while "
+                f"packets are held, since it keeps its name, and {self.node} would choose its "
+                "address then; give destination_address",
+            )
         return new_endpoint(self.cluster, self.node, self._remotes, namespace, addresses)
 
     # -- prepare
@@ -244,13 +256,6 @@ class PodHelper:
         about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
         manifest = copy_of(about, self.node, endpoint["address"])
         if about["keeps_name"]:
-            if not endpoint["address"]:
-                raise FlowferryError(
-                    "address_mismatch",
-                    f"the copy of {about['namespace']}/{about['pod']} is made only while packets "
-                    f"are held, since it keeps its name, and {self.node} would choose its address "
-                    "then; give destination_address",
-                )
             self._hand_over(about).name.take(manifest)
             return endpoint
         created = self.cluster.create_pod(manifest)

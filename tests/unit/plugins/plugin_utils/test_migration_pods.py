@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,23 @@ def test_a_copy_with_another_address_than_was_asked_for_is_not_restored(rig: Rig
     rig.nodes["node2"].answers["copy_addresses"] = ["198.19.0.160"]
     with pytest.raises(FlowferryError, match=r"the address 198.19.0.160, not 198.19.0.100"):
         rig.prepare()
+
+
+def test_a_plan_refuses_to_choose_the_address_of_a_copy_that_keeps_its_name(rig: Rig) -> None:
+    """It would be chosen while packets are held; one that is given is as good as any pod's."""
+    network = {"network": "198.19.0.0/24", "gateway": "198.19.0.254", "owner": ""}
+    for node, first in zip(rig.nodes.values(), (128, 160)):
+        ends = {"first": f"198.19.0.{first}", "last": f"198.19.0.{first + 31}"}
+        node.answers["addressing"] = {**network, **ends}
+    new_endpoint = partial(rig.helpers["node2"].call, "new_endpoint", namespace="pod-1")
+    assert new_endpoint(addresses=[])["address"] == ""
+    rig.choose_member()
+    new_endpoint = partial(rig.helpers["node2"].call, "new_endpoint", namespace="pod-1")
+    with pytest.raises(FlowferryError, match=r"redis-0 .*; give destination_address") as refused:
+        new_endpoint(addresses=[])
+    assert refused.value.code == "address_mismatch"
+    assert {verb for verb, _ in rig.cluster.asked} == {"get"}
+    assert new_endpoint(addresses=["198.19.0.161"])["address"] == "198.19.0.161"
 
 
 def test_an_address_is_taken_while_its_pod_has_not_ended(rig: Rig) -> None:
