@@ -69,9 +69,10 @@ class Freezer:
         for pid in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        state = self.path / "freezer.state"
-        if state.exists():
-            state.write_text("THAWED")
+        for group in [*self.path.rglob("*/"), self.path]:
+            state = group / "freezer.state"
+            with suppress(FileNotFoundError, NotADirectoryError):  # older Pythons list files, too
+                state.write_text("THAWED")
 
     def end(self) -> None:
         """End every process, and the group with them."""

@@ -6,6 +6,7 @@ All nodes of the lab share this machine's kernel: one look at its freezer groups
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ class Sampler:
     """
 
     def __init__(self, lab: int, program: str, host_name: str) -> None:
-        self._groups = {node: FREEZER / f"flowferry-lab{lab}-{node}" / "k8s.io" for node in NODES}
+        self._hosts = {node: FREEZER / f"flowferry-lab{lab}-{node}" for node in NODES}
         self._program = program
         self._host_name = host_name
         self._ended = threading.Event()
@@ -59,11 +60,11 @@ class Sampler:
             time.sleep(0.003)
 
     def running(self) -> list[str]:
-        """NODE/CONTAINER of each that could execute an instruction now."""
+        """NODE/GROUP of each that could execute an instruction now."""
         return [
-            f"{node}/{group.name}"
-            for node, parent in self._groups.items()
-            for group in (parent.iterdir() if parent.is_dir() else [])
+            f"{node}/{group.relative_to(host)}"
+            for node, host in self._hosts.items()
+            for group in _containers(host)
             if self._runs(group)
         ]
 
@@ -88,3 +89,10 @@ class Sampler:
         )
         dying = int(told["ShdPnd"], 16) & KILLED or told["State"][0] in "ZX"
         return not dying
+
+
+def _containers(host: Path) -> Iterator[Path]:
+    """The groups of a host's containers, with those within: containerd's, and CRI-O's."""
+    for directory, _, _ in os.walk(host):  # which takes it that groups end at any moment
+        if "/k8s.io/" in directory or "/crio-" in directory:
+            yield Path(directory)

@@ -9,16 +9,20 @@ runtime's own.
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..cgroup import Freezer
 from ..oci.blobs import Image
 from ..oci.server import ImageServer
 
 # The images that copies of pods are made of are in this part of a registry.
 CHECKPOINT_REPOSITORY = "flowferry-checkpoint"
+# An archive that nobody waits for any more is complete, or given up, within this time (seconds).
+WRITING_LIMIT = 20.0
 
 About = dict[str, Any]
 """What inspect() of a pod says of one container: ``image_ref`` is the image that it was made of at
@@ -67,39 +71,46 @@ class ContainerRuntime(ABC):
 
     # -- source
 
+    def freezer_of(self, container: Container) -> Freezer | None:
+        """What the container can be frozen by; None if it is in the root group, or has ended."""
+        return Freezer.of(container.pid)
+
+    @abstractmethod
+    def dump_mark(self, container: Container) -> str:
+        """What is known a dump by, plain text for the journal: ``dumped`` of the container."""
+
     def prepare_checkpoint(self, containers: list[About]) -> None:
         """Before the hold: what the runtime wants for a dump of these containers."""
         return
 
-    def pause(self, containers: list[About]) -> bool:
-        """Stop them all so that they stand still before, during and after their dumps.
-
-        False if the runtime dumps only what runs: then each is to be stopped when its dump is over.
-        """
-        return False
-
-    def unpause(self, containers: list[About]) -> None:
-        """Undo pause(), which may not have happened."""
-        return
-
     @abstractmethod
-    def dump_mark(self, container: Container) -> str:
-        """What wait_for_dump() has to know of the container; plain text, for the journal."""
+    def freeze(self, containers: list[About], steady: bool) -> None:
+        """Before the runtime dumps them: have them stand still.
 
-    @abstractmethod
-    def wait_for_dump(self, container: About, deadline: float) -> bool:
-        """True as soon as the runtime lets a dumped container go on; False at ``deadline``.
-
-        Called before the dump begins; ``container["dumped"]`` is its dump_mark().
+        If they are ``steady``, what happens between two dumps could be seen by files or by the
+        containers beside it; so all stand still before the first. Others may run until they are
+        dumped, and for a moment afterwards: nobody hears them, as packets are held.
         """
 
+    @abstractmethod
+    def keep_frozen(self, containers: list[About]) -> None:
+        """After the dumps: they stand still, or else FlowferryError."""
+
+    @abstractmethod
+    def resume(self, containers: list[About], steady: bool) -> None:
+        """Undo freeze(), which may not have happened, when nothing is written of them any more."""
+
+    def wait_until_written(self, containers: list[About]) -> None:
+        """A kubelet that died leaves the runtime alone, which would leave an archive behind."""
+        deadline = time.monotonic() + WRITING_LIMIT
+        while any(map(self.is_writing, containers)):
+            if time.monotonic() > deadline:
+                return  # the next move removes it
+            time.sleep(0.005)
+
+    @abstractmethod
     def is_writing(self, container: About) -> bool:
         """Whether the runtime still writes a checkpoint, perhaps for nobody any more."""
-        return False
-
-    def resume(self, container: About) -> None:
-        """Before a frozen container goes on at the source: what the runtime has to know of it."""
-        return
 
     # -- destination
 

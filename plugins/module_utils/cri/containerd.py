@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..cgroup import Freezer
 from ..commands import run
 from ..errors import FlowferryError
 from ..oci.blobs import Blob, Image, architecture
@@ -23,6 +26,8 @@ BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
 REGISTRIES = Path("/etc/containerd/certs.d")
 _ANNOTATION = "io.kubernetes.cri."
 _CTR = ["ctr", "--namespace", "k8s.io"]
+# A dump is over within this time (seconds), or the kubelet says why it is not.
+DUMP_LIMIT = 20.0
 
 
 class Containerd(ContainerRuntime):
@@ -30,6 +35,11 @@ class Containerd(ContainerRuntime):
 
     name = "containerd"
     program = "containerd"
+
+    def __init__(self, socket: str) -> None:
+        super().__init__(socket)
+        self._freezing = threading.Lock()
+        self._resumed = False
 
     def require(self) -> None:
         if shutil.which("ctr") is None or not BUNDLES.parent.is_dir():
@@ -63,14 +73,47 @@ class Containerd(ContainerRuntime):
             if container["made_from"] not in present and container["image_ref"] in present:
                 _tag(container["image_ref"], container["made_from"])
 
-    def pause(self, containers: list[About]) -> bool:
-        """Only what containerd has stopped itself may be stopped when it is to be dumped."""
+    def freeze(self, containers: list[About], steady: bool) -> None:
+        """containerd freezes a container itself for the dump, and refuses one that is frozen.
+
+        Only what it has stopped itself may be stopped then. That takes time, so other containers
+        are frozen as soon as it has let them go on, long before the kubelet answers.
+        """
+        self._resumed = False
+        if steady:
+            self._pause(containers)
+            return
+        for container in containers:
+            threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
+
+    def _freeze_after(self, container: About) -> None:
+        if not self._wait_for_dump(container, time.monotonic() + DUMP_LIMIT):
+            return
+        with self._freezing:
+            if self._resumed:  # the move was given up while containerd still dumped
+                return
+            with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
+                Freezer(container["freezer"]).freeze()
+
+    def keep_frozen(self, containers: list[About]) -> None:
+        for container in containers:
+            Freezer(container["freezer"]).freeze()
+
+    def resume(self, containers: list[About], steady: bool) -> None:
+        with self._freezing:
+            self._resumed = True
+        self.wait_until_written(containers)
+        if steady:
+            self._unpause(containers)
+        for container in containers:
+            Freezer(container["freezer"]).thaw()
+
+    def _pause(self, containers: list[About]) -> None:
         with ThreadPoolExecutor(len(containers)) as pool:
             for _ in pool.map(lambda one: run([*_CTR, "tasks", "pause", one["id"]]), containers):
                 pass
-        return True
 
-    def unpause(self, containers: list[About]) -> None:
+    def _unpause(self, containers: list[About]) -> None:
         told = run([*_CTR, "tasks", "list"]).splitlines()[1:]
         paused = {line.split()[0] for line in told if line.split()[2:] == ["PAUSED"]}
         for container in containers:
@@ -81,7 +124,7 @@ class Containerd(ContainerRuntime):
         """A file that containerd writes as soon as it has let a dumped container go on."""
         return str(container.directory / "ctrd-checkpoint" / "config.dump")
 
-    def wait_for_dump(self, container: About, deadline: float) -> bool:
+    def _wait_for_dump(self, container: About, deadline: float) -> bool:
         written = Path(container["dumped"])
         while time.monotonic() < deadline:
             if written.exists():

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..cgroup import Freezer
 from ..commands import run
 from ..errors import FlowferryError
 from ..oci.blobs import Image
@@ -29,6 +30,7 @@ from ..oci.server import LOOPBACK, ImageServer
 from ..transfer import tls_context
 from .base import CHECKPOINT_REPOSITORY, About, Container, ContainerRuntime, named_by_kubelet
 from .kubelet_process import kubelet_root
+from .standstill import Standstill, container_freezer
 
 REGISTRIES = Path("/etc/containers/certs.d")
 _ANNOTATION = "io.kubernetes.cri-o."
@@ -46,6 +48,7 @@ class Crio(ContainerRuntime):
         super().__init__(socket_path)
         self._known: dict[str, Container] = {}
         self._bases: dict[str, str] = {}
+        self._standstills: dict[str, Standstill] = {}
 
     # -- plan
 
@@ -97,22 +100,50 @@ class Crio(ContainerRuntime):
         spec = json.loads((container.directory / "config.json").read_bytes())
         told = _labels(spec)
         pod = f"{told['io.kubernetes.pod.name']}_{told['io.kubernetes.pod.namespace']}"
-        return f"{kubelet_root()}/checkpoints/checkpoint-{pod}-{container.name}-*.tar"
+        # With a date: one container's name may begin as another's does.
+        digit = "[0-9]"
+        date = f"{digit * 4}-{digit * 2}-{digit * 2}T*"
+        return f"{kubelet_root()}/checkpoints/checkpoint-{pod}-{container.name}-{date}.tar"
 
-    def wait_for_dump(self, container: About, deadline: float) -> bool:
-        archive = Path(container["dumped"])
-        state = Path(container["freezer"]) / "freezer.state"
-        while time.monotonic() < deadline and state.exists():
-            # CRI-O keeps the container frozen until it has written the archive.
-            if any(archive.parent.glob(archive.name)) and state.read_text().strip() == "THAWED":
-                return True
-            time.sleep(0.001)
-        return False
+    def freezer_of(self, container: Container) -> Freezer | None:
+        return container_freezer(super().freezer_of(container))
 
-    def resume(self, container: About) -> None:
-        """After a dump CRI-O sees that it is frozen, and would dump nothing that is.
+    def prepare_checkpoint(self, containers: list[About]) -> None:
+        for container in containers:
+            self._standstill(container).enter()
 
-        It refuses what it has not seen so, which is right; the cgroup is thawed in any case.
+    def freeze(self, containers: list[About], steady: bool) -> None:
+        """As it costs no time, every container stands still before the first dump."""
+        for container in containers:
+            self._standstill(container).begin()
+
+    def keep_frozen(self, containers: list[About]) -> None:
+        for container in containers:
+            self._standstill(container).keep()
+
+    def resume(self, containers: list[About], steady: bool) -> None:
+        self.wait_until_written(containers)
+        for container in containers:
+            self._tell_of_resumption(container)
+            self._standstill(container).leave()
+            Freezer(container["freezer"]).thaw()
+
+    def is_writing(self, container: About) -> bool:
+        """CRIU's images are there until the archive is complete, or given up."""
+        root, driver = self._setting("root"), self._setting("storage_driver")
+        return Path(f"{root}/{driver}-containers/{container['id']}/userdata/checkpoint").exists()
+
+    def _standstill(self, container: About) -> Standstill:
+        identity = container["id"]
+        if identity not in self._standstills:
+            made = Standstill(container["freezer"], container["dumped"])
+            self._standstills[identity] = made
+        return self._standstills[identity]
+
+    def _tell_of_resumption(self, container: About) -> None:
+        """CRI-O may have seen that it is frozen, and would dump nothing that is.
+
+        It refuses what it has not seen so, which is right; the group is thawed in any case.
         """
         with suppress(OSError, http.client.HTTPException):
             self._ask(f"/unpause/{container['id']}")

@@ -8,9 +8,7 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +50,6 @@ class KubernetesPod(Workload):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._server: ImageServer | None = None
-        self._freezing = threading.Lock()
-        self._resumed = False
         self._found: ContainerRuntime | None = None
 
     @property
@@ -88,7 +84,7 @@ class KubernetesPod(Workload):
         for container in self._runtime.containers_of(uid):
             if container.is_sandbox or not container.pid:
                 continue
-            freezer = Freezer.of(container.pid)
+            freezer = self._runtime.freezer_of(container)
             if freezer is None:
                 raise FlowferryError(
                     "no_freezer",
@@ -183,55 +179,19 @@ class KubernetesPod(Workload):
     # -- source
 
     def freeze(self, about: About) -> None:
-        """The runtime freezes a container itself for the dump, and refuses one that is frozen.
-
-        But it lets it go on at once, long before the kubelet answers; so each is frozen again as
-        soon as the dump is over. What it does in between nobody hears: its packets are held. Where
-        it could be seen otherwise, by files or by the containers beside it, the runtime is made to
-        stop all of them first, which takes longer.
-        """
-        self._resumed = False
-        containers = list(about["containers"].values())
-        if about["steady"] and self._runtime.pause(containers):
-            return
-        for container in about["containers"].values():
-            threading.Thread(target=self._freeze_after, args=(container,), daemon=True).start()
-
-    def _freeze_after(self, container: dict[str, Any]) -> None:
-        if not self._runtime.wait_for_dump(container, time.monotonic() + PATIENCE):
-            return
-        with self._freezing:
-            if self._resumed:  # the move was given up while the runtime still dumped
-                return
-            with suppress(FlowferryError):  # the checkpoint tells of a container that has ended
-                Freezer(container["freezer"]).freeze()
+        """Each runtime dumps only what it does not take for frozen, in a way of its own."""
+        self._runtime.freeze(list(about["containers"].values()), about["steady"])
 
     def checkpoint(self, about: About, directory: Path) -> None:
         """The kubelet has written the archives; they are sent from where they are."""
-        for container in about["containers"].values():
-            Freezer(container["freezer"]).freeze()
+        self._runtime.keep_frozen(list(about["containers"].values()))
         for name, archive in about["archives"].items():
             (directory / f"{name}.tar").symlink_to(archive)
 
     def resume(self, about: About) -> None:
-        with self._freezing:
-            self._resumed = True
-        self._await_archives(about)
-        if about["steady"]:
-            self._runtime.unpause(list(about["containers"].values()))
-        for container in about["containers"].values():
-            self._runtime.resume(container)
-            Freezer(container["freezer"]).thaw()
+        self._runtime.resume(list(about["containers"].values()), about["steady"])
         self._remove_archives(about)
         self._runtime.forget([])
-
-    def _await_archives(self, about: About) -> None:
-        """A kubelet that died leaves the runtime alone, which would leave an archive behind."""
-        deadline = time.monotonic() + PATIENCE
-        while any(map(self._runtime.is_writing, about["containers"].values())):
-            if time.monotonic() > deadline:
-                return  # the next move removes it
-            time.sleep(0.005)
 
     # -- destination
 
@@ -383,7 +343,7 @@ class KubernetesPod(Workload):
         """Kill what there is; the processes that were still there."""
         found: set[int] = set()
         for container in self._runtime.containers_of(uid) if uid else []:
-            freezer = Freezer.of(container.pid) if container.pid else None
+            freezer = self._runtime.freezer_of(container) if container.pid else None
             if freezer is not None and not container.is_sandbox:
                 found.update(freezer.pids())
                 freezer.kill()

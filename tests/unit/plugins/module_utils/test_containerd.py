@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.cri import containerd
@@ -92,3 +95,89 @@ def test_only_what_is_not_here_is_asked_of_a_registry(
         "sha256:22": ["images", "pull", "--hosts-dir", str(containerd.REGISTRIES), wanted],
     }
     assert ran == [["images", "list"], taken[digest]]
+
+
+class Freezer:
+    """Remembers in order what was done to any of them."""
+
+    done: ClassVar[list[str]] = []
+    told: ClassVar[threading.Event] = threading.Event()
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def freeze(self) -> None:
+        self.done.append("freeze")
+        self.told.set()
+
+    def thaw(self) -> None:
+        self.done.append("thaw")
+
+
+@pytest.fixture
+def dumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A container whose dump is over when the file ``dumped`` is there."""
+    Freezer.done, Freezer.told = [], threading.Event()
+    monkeypatch.setattr(containerd, "Freezer", Freezer)
+
+    def run(command: list[str]) -> str:
+        Freezer.done.append(" ".join(command[3:]))
+        return "TASK PID STATUS\n1 42 PAUSED\n"
+
+    monkeypatch.setattr(containerd, "run", run)
+    return {"id": "1", "freezer": "/it", "dumped": str(tmp_path / "checkpoint" / "config.dump")}
+
+
+def end_dump(container: dict[str, Any]) -> Callable[[], None]:
+    """It is over, and then the archive is written, until what this returns is called."""
+    mark = Path(container["dumped"])
+    mark.parent.mkdir()
+    mark.touch()
+
+    def end() -> None:
+        mark.unlink()
+        mark.parent.rmdir()
+
+    return end
+
+
+def test_a_container_is_frozen_as_soon_as_its_dump_is_over(dumping: dict[str, Any]) -> None:
+    containerd.Containerd("").freeze([dumping], steady=False)
+    assert Freezer.done == []
+    end_dump(dumping)
+    assert Freezer.told.wait(10)
+
+
+def test_a_dump_that_outlives_its_move_freezes_nothing(
+    dumping: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet that ends in the middle lets containerd go on alone."""
+    monkeypatch.setattr(containerd.Containerd, "is_writing", lambda *_: False)
+    runtime, before = containerd.Containerd(""), threading.active_count()
+    runtime.freeze([dumping], steady=False)
+    runtime.resume([dumping], steady=False)
+    end_dump(dumping)
+    for thread in threading.enumerate()[before:]:
+        thread.join(10)
+    assert Freezer.done == ["thaw"]
+
+
+def test_an_archive_that_is_still_written_is_waited_for(dumping: dict[str, Any]) -> None:
+    end = end_dump(dumping)
+    resuming = threading.Thread(target=containerd.Containerd("").resume, args=([dumping], False))
+    resuming.start()
+    resuming.join(0.05)
+    assert Freezer.done == []
+    end()
+    resuming.join(10)
+    assert Freezer.done == ["thaw"]
+
+
+def test_what_could_be_seen_between_dumps_stands_still_before_the_first(
+    dumping: dict[str, Any],
+) -> None:
+    runtime, before = containerd.Containerd(""), threading.active_count()
+    runtime.freeze([dumping], steady=True)
+    assert threading.active_count() == before
+    runtime.resume([dumping], steady=True)
+    assert Freezer.done == ["tasks pause 1", "tasks list", "tasks resume 1", "thaw"]

@@ -13,7 +13,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -246,42 +245,33 @@ class TestCrioContainers:
         (bundle / "config.json").write_text(whole)
         assert len(runtime.containers_of(UID)) == 1
 
-    def test_a_dump_is_over_when_crio_has_written_and_thawed(
+    def test_an_archive_is_known_by_its_container_and_time(
         self, runtime: crio.Crio, tmp_path: Path
     ) -> None:
-        """CRIU thaws for a while in the middle of the dump, before there is an archive."""
+        """The name of another container may begin as this one's does."""
         write_container(tmp_path, "c0ffee", "container", None)
-        mark = runtime.dump_mark(runtime.containers_of(UID)[0])
-        name = "checkpoint-redis-moved_default-redis-*.tar"
-        assert mark == str(tmp_path / "kubelet/checkpoints" / name)
-        state = tmp_path / "freezer.state"
-        state.write_text("THAWED\n")
-        about = {"dumped": mark, "freezer": str(tmp_path)}
-        ended = threading.Event()
+        mark = Path(runtime.dump_mark(runtime.containers_of(UID)[0]))
+        assert mark.parent == tmp_path / "kubelet/checkpoints"
+        for other in ("redis-beside", "redis-2"):
+            name = f"checkpoint-redis-moved_default-{other}-2026-11-25T08:55:44Z.tar"
+            assert not Path(name).match(mark.name)
+        for time_zone in ("Z", "+01:00", "-03:30"):
+            name = f"checkpoint-redis-moved_default-redis-2026-11-25T08:55:44{time_zone}.tar"
+            assert Path(name).match(mark.name)
 
-        def wait() -> None:
-            assert runtime.wait_for_dump(about, time.monotonic() + 20)
-            ended.set()
-
-        waiting = threading.Thread(target=wait, daemon=True)
-        waiting.start()
-        assert not ended.wait(0.05)
-        state.write_text("FROZEN\n")
-        archive = Path(mark.replace("*", "2026-11-25T08:55:44Z"))
-        archive.parent.mkdir(parents=True)
-        archive.touch()
-        assert not ended.wait(0.05)
-        state.write_text("THAWED\n")
-        assert ended.wait(10)
-
-    def test_it_is_told_when_a_container_goes_on(self, runtime: crio.Crio, tmp_path: Path) -> None:
+    def test_it_is_told_when_a_container_goes_on(
+        self, runtime: crio.Crio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """CRI-O refuses (409) when it has not seen it frozen, or is not there at all."""
-        runtime.resume({"id": "c0ffee"})
-        asked = []
+        done: list[str] = []
+        monkeypatch.setattr(crio.Freezer, "thaw", lambda freezer: done.append("thaw"))
+        about = {"id": "c0ffee", "freezer": str(tmp_path / "none"), "dumped": ""}
+        runtime.resume([about], True)
+        assert done == ["thaw"]
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                asked.append(self.path)
+                done.append(self.path)
                 self.send_error(409)
 
             def address_string(self) -> str:
@@ -291,14 +281,25 @@ class TestCrioContainers:
         with socketserver.UnixStreamServer(runtime.socket, Handler) as server:
             answering = threading.Thread(target=server.handle_request, daemon=True)
             answering.start()
-            runtime.resume({"id": "c0ffee"})
+            runtime.resume([about], True)
             answering.join(10)
-        assert asked == ["/unpause/c0ffee"]
+        assert done == ["thaw", "/unpause/c0ffee", "thaw"]
 
-    def test_a_dump_that_never_ends(self, runtime: crio.Crio, tmp_path: Path) -> None:
-        (tmp_path / "freezer.state").write_text("THAWED\n")
-        about = {"dumped": str(tmp_path / "none-*.tar"), "freezer": str(tmp_path)}
-        assert not runtime.wait_for_dump(about, time.monotonic() + 0.02)
+    def test_a_dump_for_nobody_is_waited_for(
+        self, runtime: crio.Crio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A kubelet that ends in the middle lets CRI-O go on alone."""
+        thawed = threading.Event()
+        monkeypatch.setattr(crio.Freezer, "thaw", lambda freezer: thawed.set())
+        about = {"id": "c0ffee", "freezer": str(tmp_path / "none"), "dumped": ""}
+        images = tmp_path / "lib/overlay-containers/c0ffee/userdata/checkpoint"
+        images.mkdir(parents=True)
+        resuming = threading.Thread(target=runtime.resume, args=([about], False))
+        resuming.start()
+        assert not thawed.wait(0.05)
+        images.rmdir()
+        resuming.join(10)
+        assert thawed.is_set()
 
 
 class TestCrioImages:
