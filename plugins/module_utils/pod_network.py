@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .commands import run
+from .errors import FlowferryError
 
 RESULTS = Path("/var/lib/cni/results")
 NETWORKS = Path("/etc/cni/net.d")
@@ -29,16 +30,30 @@ MOVED = "moved"
 
 def addresses_of(pod_uid: str) -> list[str]:
     """The addresses that the network gave to a pod's sandbox on this node."""
-    found = []
+    ips = [one for result in _results_of(pod_uid) for one in result.get("ips") or []]
+    found = [ip_interface(one["address"]).ip for one in ips]
+    return [str(one) for one in found if not one.is_loopback]  # whose interface is cached, too
+
+
+def namespace_of(pod_uid: str) -> Path:
+    """The network of a pod's sandbox on this node, which need not have a process."""
+    for result in _results_of(pod_uid):
+        for interface in result.get("interfaces") or []:
+            if interface.get("sandbox"):
+                return Path(interface["sandbox"])
+    raise FlowferryError(
+        "not_running", f"no network of the sandbox of pod {pod_uid} is known here ({RESULTS})"
+    )
+
+
+def _results_of(pod_uid: str) -> Iterator[dict[str, Any]]:
     for file in sorted(RESULTS.iterdir()) if RESULTS.is_dir() else []:
         try:
             cached = json.loads(file.read_bytes())
         except (OSError, ValueError):  # it comes, or goes, at this moment
             continue
         if ["K8S_POD_UID", pod_uid] in (cached.get("cniArgs") or []):
-            ips = (cached.get("result") or {}).get("ips") or []
-            found += [ip_interface(one["address"]).ip for one in ips]
-    return [str(one) for one in found if not one.is_loopback]  # whose interface is cached, too
+            yield cached.get("result") or {}
 
 
 def settings() -> dict[str, Any]:

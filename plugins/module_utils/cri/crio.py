@@ -34,8 +34,9 @@ from .standstill import Standstill, container_freezer
 
 REGISTRIES = Path("/etc/containers/certs.d")
 _ANNOTATION = "io.kubernetes.cri-o."
-# The kubelet removes the containers of a pod that was deleted within this time (seconds).
-REMOVAL_LIMIT = 15.0
+# The kubelet removes the containers of a pod that was deleted within this time (seconds): at once,
+# but after an outage of the API server it may be half a minute before it hears of anything.
+REMOVAL_LIMIT = 50.0
 
 
 class Crio(ContainerRuntime):

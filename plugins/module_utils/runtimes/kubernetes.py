@@ -219,10 +219,8 @@ class KubernetesPod(Workload):
         after a restore, and would be told that there is no such connection. A queue that nothing
         fits into loses that, and TCP sends it again when all are there.
         """
-        for container in self._runtime.containers_of(about["copy_uid"]):
-            if container.is_sandbox and container.lives:
-                network = f"--net=/proc/{container.pid}/ns/net"
-                run(["nsenter", network, "tc", "qdisc", action, "dev", "lo", "root", *queue])
+        network = f"--net={pod_network.namespace_of(about['copy_uid'])}"
+        run(["nsenter", network, "tc", "qdisc", action, "dev", "lo", "root", *queue])
 
     def restored(self, about: About) -> bool:
         """Whether every container of the copy runs; waits a little for it."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils import pod_network
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 
 MANAGER = (
     Path(__file__).resolve().parents[4] / "roles" / "pod_network" / "files" / pod_network.MANAGER
@@ -162,3 +163,17 @@ def test_what_a_sandbox_got_is_found_by_its_pod(
     (tmp_path / "of-nobody").write_text(json.dumps({"cniArgs": None, "result": None}))
     assert pod_network.addresses_of("2") == ["198.19.0.2"]
     assert pod_network.addresses_of("3") == []
+
+
+def test_the_network_of_a_sandbox_is_found_without_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libcni keeps it: an interface outside of the sandbox has none."""
+    monkeypatch.setattr(pod_network, "RESULTS", tmp_path)
+    interfaces = [{"name": "veth0"}, {"name": "eth0", "sandbox": "/var/run/netns/it"}]
+    cached = {"cniArgs": [["K8S_POD_UID", "1"]], "result": {"interfaces": interfaces}}
+    (tmp_path / "1").write_text(json.dumps(cached))
+    assert pod_network.namespace_of("1") == Path("/var/run/netns/it")
+    with pytest.raises(FlowferryError, match="pod 2 is known here") as raised:
+        pod_network.namespace_of("2")
+    assert raised.value.code == "not_running"
