@@ -47,6 +47,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     switch.add_argument("--device-id", type=int, default=1)
     switch.add_argument("--uplink", metavar="PORT@IFACE", help="to other nodes and clients")
     switch.add_argument("--next-hop-mac", default="", help="the router behind the uplink")
+    switch.add_argument("--routed", action="store_true", help="to other nodes, too, by the router")
     switch.add_argument("--host-port", metavar="PORT@IFACE", help="IFACE: the kernel's own end")
     switch.add_argument("--host-network", action="append", default=[], metavar="NETWORK")
     switch.add_argument("--data-address", action="append", default=[], metavar="ADDRESS")
@@ -65,7 +66,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     uplink = host = None
     if options.uplink:
         port = Port.parse(options.uplink)
-        uplink = Uplink(port.number, _mac_of(port.interface), options.next_hop_mac)
+        uplink = Uplink(port.number, _mac_of(port.interface), options.next_hop_mac, options.routed)
     if options.host_port:
         port = Port.parse(options.host_port)
         networks = (*options.host_network, *options.data_address)

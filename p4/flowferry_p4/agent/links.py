@@ -27,7 +27,9 @@ class Uplink:
     port: int
     mac: str
     next_hop_mac: str = ""
-    """Where everything is sent to, in a fabric of routers; else nodes are reached directly."""
+    """The router, if there is one: the way out of the cluster."""
+    routed: bool = False
+    """Whether nodes reach each other through the router alone, being on other links."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def _add_remote(
     others = {node.name: node for node in cluster.nodes if node.name != settings.node}
     reachable = {}
     for node in others.values():
-        mac = uplink.next_hop_mac or node.uplink_mac
+        direct = "" if uplink.routed else node.uplink_mac
+        mac = direct or uplink.next_hop_mac
         if not mac:
             text = f"no annotation {UPLINK_MAC} yet, and no router: its pods cannot be reached"
             links.problems.append(Problem("no_next_hop", f"Node {node.name}", text))

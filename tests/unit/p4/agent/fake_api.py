@@ -21,7 +21,9 @@ _KIND_OF = {path: name for name, path in KINDS.items()}
 class FakeApi:
     """Objects by kind. Events are kept, and told to every watch from where it asks."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
+        self.port = 0
         self.lists = 0
         """Lists that were asked for."""
         self._changed = threading.Condition()
@@ -30,7 +32,6 @@ class FakeApi:
         self._version = 100
         self._forgotten = 0
         self._server: ThreadingHTTPServer | None = None
-        self._port = 0
         self.start()
 
     # -- what tests do
@@ -66,17 +67,17 @@ class FakeApi:
 
     @property
     def client(self) -> client.ApiClient:
-        configuration = client.Configuration(host=f"http://127.0.0.1:{self._port}")
+        configuration = client.Configuration(host=f"http://127.0.0.1:{self.port}")
         configuration.proxy = None
         configuration.retries = False
         return client.ApiClient(configuration)
 
     def start(self) -> None:
         """Where it was before."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
+        self._server = ThreadingHTTPServer((self.host, self.port), self._handler())
         self._server.daemon_threads = True
         self._server.block_on_close = False
-        self._port = self._server.server_address[1]
+        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:

@@ -58,16 +58,21 @@ def test_a_node_whose_link_address_is_not_known_is_told() -> None:
     assert "Node node2" in str(wanted.problems[0])
 
 
-def test_behind_a_router_everything_goes_there() -> None:
-    routed = Settings("node1", uplink=Uplink(1, UPLINK.mac, "02:ff:00:00:00:99"))
-    switch = MemorySwitch()
-    _, wanted = switch.pass_over(cluster(nodes=[kube.node("node2", "198.19.2.0/24")]), [], routed)
-    assert not wanted.problems
-    routes = {
-        e.match["destination"]: e.params["destination_mac"] for e in switch.tables.of("route")
-    }
-    assert routes == {"198.19.2.0/24": "02:ff:00:00:00:99", "0.0.0.0/0": "02:ff:00:00:00:99"}
-    assert switch.port_of("2001:db8::1") == 1
+def test_the_way_out_of_the_cluster_is_the_router() -> None:
+    router = "02:ff:00:00:00:99"
+    nodes = [NODES[1], kube.node("node3", "198.19.3.0/24")]
+    for routed, direct in ((False, "02:ff:00:00:00:12"), (True, router)):
+        uplink = Uplink(1, UPLINK.mac, router, routed)
+        switch = MemorySwitch()
+        _, wanted = switch.pass_over(cluster(nodes=nodes), [], Settings("node1", uplink=uplink))
+        assert not wanted.problems
+        ways = {
+            e.match["destination"]: e.params["destination_mac"] for e in switch.tables.of("route")
+        }
+        assert ways["0.0.0.0/0"] == router
+        assert ways["198.19.2.0/24"] == direct
+        assert ways["198.19.3.0/24"] == router, "a node that has not said where it is"
+        assert switch.port_of("2001:db8::1") == 1
 
 
 def test_the_node_itself_is_behind_a_port() -> None:

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two nodes with a switch and an agent each, a client, and an API server that tests write to.
+
+Links between them are those of a bridge, on which link addresses count. The API server is reached
+by a second bridge, as a management network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flowferry_p4.client import Session
+from flowferry_p4.cni.interfaces import namespace
+
+from tests.integration.cni_bench import IPAM, PLUGIN, Pod
+from tests.integration.switch_bench import (
+    DEADLINE,
+    P4INFO,
+    PROGRAM,
+    ROOT,
+    Namespace,
+    SwitchProcess,
+    run,
+    wait_until,
+)
+from tests.unit.p4.agent import kube
+from tests.unit.p4.agent.fake_api import FakeApi
+
+CLIENT, CLIENT_MAC = "198.19.9.11", "02:ff:00:00:09:0b"
+CLIENT6 = "2001:2:0:9::b"
+API = "10.99.0.1"
+Made = TypeVar("Made")
+
+
+class Fabric(Namespace):
+    """Two bridges, and who is plugged in."""
+
+    def __init__(self) -> None:
+        super().__init__("fffab")
+        for bridge in ("data", "mgmt"):
+            self.run("ip", "link", "add", bridge, "type", "bridge")
+            self.run("ip", "link", "set", bridge, "up")
+        self.run("ip", "address", "add", f"{API}/24", "dev", "mgmt")
+        self._cables = 0
+
+    def plug(self, host: Namespace, interface: str, bridge: str, mac: str) -> None:
+        self._cables += 1
+        end = f"c{self._cables}"
+        run(
+            "ip", "link", "add", interface, "address", mac, "netns", host.name, "type", "veth",
+            "peer", "name", end, "netns", self.name,
+        )  # fmt: skip
+        self.run("ip", "link", "set", end, "master", bridge, "up")
+        host.run("ip", "link", "set", interface, "up")
+
+    def api(self) -> FakeApi:
+        """Its socket is in the fabric's namespace, its threads are this process's."""
+        return self._within(lambda: FakeApi("0.0.0.0"))
+
+    def again(self, api: FakeApi) -> None:
+        """Start one again that was stopped."""
+        self._within(api.start)
+
+    def _within(self, act: Callable[[], Made]) -> Made:
+        made: list[Made] = []
+
+        def enter() -> None:
+            with namespace(f"/run/netns/{self.name}") as handle:
+                _enter(handle)
+            made.append(act())
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        return made[0]
+
+
+def _enter(handle: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(handle, 0x40000000) != 0:
+        raise OSError(ctypes.get_errno(), "cannot enter the fabric's namespace")
+
+
+class ClusterNode(Namespace):
+    """A node: its switch, with the bridge at port 1 and its kernel at port 2, and its agent."""
+
+    def __init__(self, number: int, directory: Path, fabric: Fabric, kubeconfig: Path) -> None:
+        self.node = f"node{number}"
+        super().__init__(self.node)
+        self.number = number
+        self.directory = directory / self.node
+        self.plugins = self.directory / "plugins"
+        self.plugins.mkdir(parents=True)
+        (self.plugins / IPAM.name).symlink_to(IPAM)
+        self.kubeconfig = kubeconfig
+        self.address = f"198.19.9.{20 + number}"
+        self.mac = f"02:ff:00:00:09:1{number}"
+        self.pods: list[Pod] = []
+        fabric.plug(self, "up0", "data", self.mac)
+        fabric.plug(self, "mgmt0", "mgmt", f"02:ff:00:00:08:1{number}")
+        self.run("ip", "address", "add", f"10.99.0.{10 + number}/24", "dev", "mgmt0")
+        self.run("ip", "link", "add", "ffhost", "type", "veth", "peer", "name", "ffhostp")
+        self.run("ip", "link", "set", "ffhost", "up")
+        self.run("ip", "address", "add", f"{self.address}/32", "dev", "ffhost")
+        self.run("ip", "route", "add", "default", "via", "169.254.1.1", "dev", "ffhost", "onlink")
+        self.switch = self.start_switch()
+        self.agent = self.start_agent()
+
+    def start_switch(self) -> SwitchProcess:
+        """Pinned: its program forwards on while its process is started again."""
+        pin = self.directory / "pin"
+        (pin / "maps").mkdir(parents=True, exist_ok=True)
+        if not os.path.ismount(pin / "maps"):
+            run("mount", "-t", "bpf", "bpf", str(pin / "maps"))
+        switch = SwitchProcess(
+            self, self.directory / "p4rt", ["1@up0", "2@ffhostp"],
+            str(PROGRAM), "--p4info", str(P4INFO), "--pin", str(pin),
+        )  # fmt: skip
+        switch.wait_ready()
+        return switch
+
+    def start_agent(self) -> subprocess.Popen[str]:
+        command = [
+            "nsenter", f"--net=/run/netns/{self.name}", "--",
+            sys.executable, "-m", "flowferry_p4.agent", "--node", self.node,
+            "--kubeconfig", str(self.kubeconfig), "--switch", self.switch.address,
+            "--uplink", "1@up0", "--next-hop-mac", CLIENT_MAC,
+            "--host-port", "2@ffhost", "--data-address", self.address,
+            "--socket", str(self.directory / "agent.sock"),
+            "--state", str(self.directory / "attachments"),
+        ]  # fmt: skip
+        with (self.directory / "agent.log").open("a", encoding="utf-8") as log:
+            agent = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONPATH": str(ROOT / "p4")},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert agent.stdout is not None
+        ready, _, _ = select.select([agent.stdout], [], [], DEADLINE)
+        assert ready and agent.stdout.readline() == "ready\n", self.log()
+        return agent
+
+    def log(self) -> str:
+        return (self.directory / "agent.log").read_text(encoding="utf-8")
+
+    def restart_agent(self) -> None:
+        self.agent.kill()
+        self.agent.communicate(timeout=DEADLINE)
+        self.agent = self.start_agent()
+
+    def restart_switch(self) -> None:
+        self.switch.end(9)
+        self.switch = self.start_switch()
+
+    # -- pods
+
+    def network(self) -> dict[str, Any]:
+        """IPv4 and IPv6; each node has its own part of one network."""
+        first = f"198.19.9.{100 + 50 * (self.number - 1)}"
+        last = f"198.19.9.{149 + 50 * (self.number - 1)}"
+        begin6 = f"2001:2:0:9::{self.number}00"
+        ranges = [
+            [{"subnet": "198.19.9.0/24", "rangeStart": first, "rangeEnd": last}],
+            [{"subnet": "2001:2:0:9::/64", "rangeStart": begin6}],
+        ]
+        return {
+            "cniVersion": "1.1.0",
+            "name": "flowferry",
+            "type": "flowferry",
+            "socket": str(self.directory / "agent.sock"),
+            "ipam": {
+                "type": "host-local",
+                "ranges": ranges,
+                "dataDir": str(self.directory / "local"),
+            },
+        }
+
+    def cni(self, command: str, pod: Pod) -> dict[str, Any]:
+        variables = {
+            "CNI_COMMAND": command,
+            "CNI_PATH": f"{self.plugins}:/usr/lib/cni",
+            "CNI_CONTAINERID": pod.container,
+            "CNI_NETNS": pod.path,
+            "CNI_IFNAME": "eth0",
+            "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_UID=uid-{pod.name}",
+        }
+        done = subprocess.run(
+            [str(PLUGIN)],
+            input=json.dumps(self.network()),
+            env={"PATH": os.environ["PATH"], **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{self.log()}"
+        return dict(json.loads(done.stdout)) if done.stdout else {}
+
+    def add(self, api: FakeApi, name: str = "pod") -> RunningPod:
+        """A pod that runs, and that the API knows."""
+        pod = Pod(name)
+        self.pods.append(pod)
+        result = self.cni("ADD", pod)
+        found = [one["address"].partition("/")[0] for one in result["ips"]]
+        running = RunningPod(pod, self.node, found[0], found[1])
+        api.put("pods", kube.pod(pod.name, self.node, *found))
+        return running
+
+    def entries(self, table: str) -> list[Mapping[str, Any]]:
+        with Session.open(self.switch.address, primary=False) as session:
+            return [{**entry.match, **entry.params} for entry in session.read(table)]
+
+    def close(self) -> None:
+        self.agent.kill()
+        self.agent.communicate(timeout=DEADLINE)
+        self.switch.end()
+        unpin = self.command(
+            sys.executable, "-m", "flowferry_p4.switch", "--unpin", str(self.directory / "pin")
+        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "p4")}
+        subprocess.run(unpin, env=environment, check=True)
+        run("umount", str(self.directory / "pin" / "maps"), check=False)
+        for pod in self.pods:
+            pod.remove()
+        self.remove()
+
+
+class RunningPod:
+    """A pod that says its name to whoever connects, by TCP or UDP, of either IP version."""
+
+    def __init__(self, pod: Pod, node: str, address: str, address6: str) -> None:
+        self.pod, self.node, self.address, self.address6 = pod, node, address, address6
+        self.server = pod.python(_SERVER, pod.name)
+        assert self.server.stdout is not None
+        assert self.server.stdout.readline() == "up\n"
+
+    @property
+    def name(self) -> str:
+        return self.pod.name
+
+    def endpoint(self, version: int = 4) -> kube.Object:
+        return kube.endpoint(self.address if version == 4 else self.address6, self.node)
+
+
+_SERVER = """
+import socket, sys, threading
+name = sys.argv[1].encode()
+def serve(connection):
+    with connection:
+        try:
+            while data := connection.recv(65536):
+                connection.sendall(name + b" " + data)
+        except OSError:
+            pass
+def datagrams(s):
+    while True:
+        data, whom = s.recvfrom(65536)
+        s.sendto(name + b" " + data, whom)
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+udp.bind(("::", 8080))
+threading.Thread(target=datagrams, args=(udp,), daemon=True).start()
+server = socket.create_server(("::", 8080), family=socket.AF_INET6, dualstack_ipv6=True)
+print("up", flush=True)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+_ASK = """
+import socket, sys
+address, port, kind, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+for number in range(count):
+    if kind == "tcp":
+        s = socket.create_connection((address, port), 3)
+    else:
+        s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        s.connect((address, port))
+    s.settimeout(3)
+    s.send(b"hello")
+    print(s.recv(100).split()[0].decode())
+    s.close()
+"""
+
+
+def ask(
+    who: Namespace, address: str, port: int = 8080, kind: str = "tcp", count: int = 1
+) -> list[str]:
+    """The names of the pods that answered, one for each connection; every one has to."""
+    told = who.run(sys.executable, "-c", _ASK, address, str(port), kind, str(count))
+    return told.split()
+
+
+class Cluster:
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self.fabric = Fabric()
+        stack.callback(self.fabric.remove)
+        self.api = self.fabric.api()
+        stack.callback(self.api.stop)
+        kubeconfig = directory / "kubeconfig"
+        kubeconfig.write_text(json.dumps(_kubeconfig(f"http://{API}:{self.api.port}")))
+        self.client = Namespace("ffcli")
+        stack.callback(self.client.remove)
+        self.fabric.plug(self.client, "data0", "data", CLIENT_MAC)
+        self.client.run("ip", "address", "add", f"{CLIENT}/24", "dev", "data0")
+        self.client.run("ip", "address", "add", f"{CLIENT6}/64", "dev", "data0", "nodad")
+        self.client.run("ip", "route", "add", "203.0.113.0/24", "dev", "data0")
+        self.client.run("ip", "route", "add", "2001:db8::/64", "dev", "data0")
+        self.nodes = []
+        for number in (1, 2):
+            self.api.put("nodes", kube.node(f"node{number}"))
+            node = ClusterNode(number, directory, self.fabric, kubeconfig)
+            stack.callback(node.close)
+            self.nodes.append(node)
+
+    def serve(self, service: kube.Object, *pods: RunningPod) -> None:
+        """A Service, and its endpoints of both IP versions."""
+        name = service["metadata"]["name"]
+        self.api.put("services", service)
+        protocol = service["spec"]["ports"][0]["protocol"]
+        for version in (4, 6):
+            ends = [pod.endpoint(version) for pod in pods]
+            family = f"IPv{version}"
+            item = kube.slice_of(name, *ends, family=family, protocol=protocol)
+            item["metadata"]["name"] += protocol.lower()
+            self.api.put("slices", item)
+
+    def wait_for(self, address: str, *pods: RunningPod) -> None:
+        """Until both switches lead an address to these pods."""
+        wanted = {pod.address for pod in pods}
+
+        def leads(node: ClusterNode) -> bool:
+            services = {s["address"]: s for s in node.entries("service")}
+            if address not in services:
+                return False
+            number = services[address]["service_id"]
+            led_to = {b["backend_id"] for b in node.entries("bucket") if b["service_id"] == number}
+            backends = {b["backend_id"]: b["address"] for b in node.entries("backend")}
+            return {backends.get(one) for one in led_to} == wanted
+
+        for node in self.nodes:
+            wait_until(f"{node.node} leads {address} to {sorted(wanted)}", partial(leads, node))
+
+
+def _kubeconfig(server: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": server}}],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    }
+
+
+@contextmanager
+def two_nodes(directory: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(directory, stack)
