@@ -123,6 +123,27 @@ def test_outside_traffic_that_stays_on_its_node(cluster: Cluster, pods: list[Run
     assert set(ask(cluster.client, LOCAL, 80, count=5)) == {away.name}
 
 
+def test_another_node_takes_an_outside_address_over(
+    cluster: Cluster, pods: list[RunningPod]
+) -> None:
+    """The client has learned who has it; what it remembers is corrected by the announcement."""
+    address = "203.0.113.90"
+    (pod,) = [cluster.nodes[0].add(cluster.api, "taken")]
+    cluster.serve(kube.service("taken", outside=(address,), port=80), pod)
+    cluster.wait_for(address, pod)
+    assert ask(cluster.client, address, 80) == [pod.name]
+    macs = {node.mac: node for node in cluster.nodes}
+    first = macs[cluster.neighbour(address)]
+    (other,) = [node for node in cluster.nodes if node is not first]
+    try:
+        cluster.ready(first, False)
+        wait_until("the client knows better", lambda: cluster.neighbour(address) == other.mac)
+        assert ask(cluster.client, address, 80) == [pod.name]
+    finally:
+        cluster.ready(first, True)
+    wait_until("it goes back", lambda: cluster.neighbour(address) == first.mac)
+
+
 def test_the_agent_is_started_again_and_no_packet_is_lost(
     cluster: Cluster, pods: list[RunningPod]
 ) -> None:

@@ -335,6 +335,17 @@ class Cluster:
             item["metadata"]["name"] += protocol.lower()
             self.api.put("slices", item)
 
+    def ready(self, node: ClusterNode, ready: bool) -> None:
+        """What the API says of a node."""
+        item = self.api.get("nodes", f"/{node.node}")
+        item["status"]["conditions"] = [{"type": "Ready", "status": str(ready)}]
+        self.api.put("nodes", item)
+
+    def neighbour(self, address: str) -> str:
+        """The link address by which the client knows it."""
+        told = json.loads(self.client.run("ip", "-j", "neigh", "show", address))
+        return str(told[0].get("lladdr", "")) if told else ""
+
     def wait_for(self, address: str, *pods: RunningPod) -> None:
         """Until both switches lead an address to these pods."""
         wanted = {pod.address for pod in pods}

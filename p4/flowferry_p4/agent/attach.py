@@ -8,29 +8,34 @@ to wait for that.
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 from flowferry_p4.client import Entry, Session, Update
 from flowferry_p4.client.traffic import Address
 
-from .links import Attachment, Settings, answers, find_links
+from .announce import announce
+from .links import GATEWAYS, Attachment, Settings, address_of, find_links
 from .objects import Cluster
 from .tables import Tables
 
 
 def attach(session: Session, cluster: Cluster, attachment: Attachment, settings: Settings) -> None:
-    """Insert what is missing. What is there stays: it may be that of a pod that is moving here."""
+    """Write the pod's routes and answers, but for what a move decides: see find_links."""
     present = _present(session, attachment)
     moving = present.moving()
     rivals = [pod for pod in cluster.pods if set(pod.addresses) & set(attachment.addresses)]
     known = replace(cluster, pods=rivals, services=(), slices=())
-    routes = [
-        entry
-        for entry in find_links(known, [attachment], (), settings, present).entries
-        if entry.key in {route.key for route in _routes(attachment)}
-        and str(entry.match["destination"]).partition("/")[0] not in moving
+    links = find_links(known, [attachment], (), settings, present).entries
+    own = {str(ip_address(address)) for address in attachment.addresses} - moving
+    wanted = [entry for entry in links if address_of(entry) in own | set(GATEWAYS)]
+    updates = [
+        Update("INSERT" if present.get(entry) is None else "MODIFY", entry)
+        for entry in wanted
+        if present.get(entry) != entry
     ]
-    wanted = [*routes, *answers([attachment], (), settings)]
-    session.write([Update("INSERT", entry) for entry in wanted if present.get(entry) is None])
+    session.write(updates)
+    if settings.uplink:
+        announce(session, updates, settings.uplink)
 
 
 def detach(session: Session, attachment: Attachment) -> None:
@@ -40,8 +45,7 @@ def detach(session: Session, attachment: Attachment) -> None:
     gone = [
         entry
         for entry in present.of("route", "route_ipv6")
-        if entry.params.get("port") == attachment.port
-        and str(entry.match["destination"]).partition("/")[0] not in moving
+        if entry.params.get("port") == attachment.port and address_of(entry) not in moving
     ]
     session.write([Update("DELETE", Entry(entry.table, entry.match)) for entry in gone])
 
@@ -49,11 +53,7 @@ def detach(session: Session, attachment: Attachment) -> None:
 def missing(session: Session, attachment: Attachment) -> list[str]:
     """Addresses that no route of their own leads to."""
     present = _present(session, attachment)
-    return [
-        str(route.match["destination"]).partition("/")[0]
-        for route in _routes(attachment)
-        if present.get(route) is None
-    ]
+    return [str(address_of(route)) for route in _routes(attachment) if present.get(route) is None]
 
 
 def _routes(attachment: Attachment) -> list[Entry]:

@@ -96,9 +96,12 @@ def find_links(
         _add_attached(ways, attachment, pods.get(attachment.pod_uid), settings)
     if settings.uplink:
         _add_remote(ways, links, cluster, settings, settings.uplink)
-    links.entries += [_choose_way(ways[address], present) for address in sorted(ways)]
+    chosen = {address: _choose_way(ways[address], present) for address in sorted(ways)}
+    own_ports = {attachment.port for attachment in attachments}
+    here = [address for address, way in chosen.items() if way.params["port"] in own_ports]
+    links.entries += chosen.values()
     links.entries += _networks(settings)
-    links.entries += answers(attachments, virtuals, settings)
+    links.entries += _answers(here, virtuals, settings)
     return links
 
 
@@ -121,11 +124,13 @@ def _forward(destination: str, port: int, source_mac: str, destination_mac: str)
     return Entry(table, {"destination": str(network)}, "forward", params)
 
 
-def is_host_route(entry: Entry) -> bool:
-    """Whether it is one address's own; a route of everything matches without a key."""
-    text = str(entry.match.get("destination", "::/0"))
-    network = ip_network(text)
-    return network.prefixlen == network.max_prefixlen
+def address_of(entry: Entry) -> str | None:
+    """The address that a route or an answer is for, None where it is for a network."""
+    for field_name in ("destination", "target"):
+        if field_name in entry.match:
+            network = ip_network(entry.match[field_name])
+            return str(network[0]) if network.prefixlen == network.max_prefixlen else None
+    return None
 
 
 def _add_attached(
@@ -185,15 +190,19 @@ def _networks(settings: Settings) -> Iterator[Entry]:
             yield _forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
 
 
-def answers(
-    attachments: Sequence[Attachment], virtuals: Sequence[Virtual], settings: Settings
+def _answers(
+    here: Sequence[str], virtuals: Sequence[Virtual], settings: Settings
 ) -> Iterator[Entry]:
-    """The gateway's link address for pods, and the uplink's for those who look for them."""
+    """The gateway's link address for pods, and the uplink's for those who look for them.
+
+    ``here`` are the addresses whose packets go to pods of this node. One that two pods have, on two
+    nodes, is answered for by one of them: where it is routed to.
+    """
     for gateway in GATEWAYS:
         yield _answer(gateway, settings.gateway_mac)
     if not settings.uplink:
         return
-    wanted = {address for attachment in attachments for address in attachment.addresses}
+    wanted = set(here)
     if settings.announce:
         wanted |= announced(virtuals, settings.node)
     for address in sorted(wanted):

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 from flowferry_p4.client import Entry, Session, Update
 
+from .announce import announce
 from .balance import find_balance
-from .links import Attachment, Settings, find_links, is_host_route
+from .links import Attachment, Settings, address_of, find_links
 from .objects import Cluster
 from .problems import Problem
-from .tables import OWNED, Tables
+from .tables import LINKS, OWNED, Tables
 from .virtual import find_virtuals
 
 # One request stays well within gRPC's 4 MiB, however many entries there are.
@@ -51,28 +52,23 @@ def desired(
 ) -> Desired:
     """All entries that the switch should have, given those that it has.
 
-    What a migration has its hands on stays as it is: routes, replies and services of an address
-    that is held or guarded.
+    What a migration has its hands on stays as it is: routes, answers, replies and services of an
+    address that is held or guarded.
     """
     virtuals = find_virtuals(cluster, settings.node)
     links = find_links(cluster, attachments, virtuals.served, settings, present)
     local = frozenset(address for one in attachments for address in one.addresses)
     balance = find_balance(virtuals.served, local, present, sizes)
     entries = Tables([*links.entries, *balance.entries])
-    for entry in _routes_of(present.moving(), entries, present):
+    for entry in _links_of(present.moving(), entries, present):
         entries.replace(entry, present.get(entry))
     problems = [*virtuals.problems, *links.problems, *balance.problems]
     return Desired(entries, problems, balance.deferred)
 
 
-def _routes_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
-    """Own routes of addresses that are moving, wanted or present."""
-    return [
-        entry
-        for each in tables
-        for entry in each.of("route", "route_ipv6")
-        if is_host_route(entry) and str(entry.match["destination"]).partition("/")[0] in moving
-    ]
+def _links_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
+    """Routes to addresses that are moving and answers for them, wanted or present."""
+    return [e for each in tables for e in each.of(*LINKS) if address_of(e) in moving]
 
 
 def plan(present: Tables, wanted: Tables) -> list[list[Update]]:
@@ -119,4 +115,6 @@ def reconcile(
     batches = plan(present, wanted.entries)
     for batch in batches:
         session.write(batch)
+        if settings.uplink:
+            announce(session, batch, settings.uplink)
     return Result(sum(map(len, batches)), len(wanted.entries), wanted.problems, wanted.deferred)

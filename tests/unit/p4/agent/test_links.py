@@ -100,6 +100,11 @@ def test_only_the_redirect_decides_while_two_pods_have_an_address() -> None:
         second.pass_over(known, on_copy if copy_there else [], Settings("node2", uplink=uplink2))
         third.pass_over(known, [], Settings("node3", uplink=uplink3))
 
+    def answering() -> list[bool]:
+        """Which of the two nodes says on the link that it has the address."""
+        asked = [{e.match["target"] for e in s.tables.of("arp")} for s in (first, second)]
+        return [f"{address}/32" in targets for targets in asked]
+
     def leads() -> tuple[int | None, int | None, str]:
         (way,) = [
             e.params["destination_mac"]
@@ -112,6 +117,7 @@ def test_only_the_redirect_decides_while_two_pods_have_an_address() -> None:
     assert leads() == (5, 1, UPLINK.mac)
     everywhere(source, copy, source_there=True, copy_there=True)
     assert leads() == (5, 1, UPLINK.mac), "the copy is heard before the redirect"
+    assert answering() == [True, False]
     # The redirect, at both nodes.
     params = {"port": 1, "source_mac": UPLINK.mac, "destination_mac": "02:ff:00:00:00:12"}
     first.tables.add(Entry("route", {"destination": f"{address}/32"}, "forward", params))
@@ -119,6 +125,7 @@ def test_only_the_redirect_decides_while_two_pods_have_an_address() -> None:
     second.tables.add(Entry("route", {"destination": f"{address}/32"}, "forward", params))
     everywhere(source, copy, source_there=True, copy_there=True)
     assert leads()[:2] == (1, 7), "the redirect was undone while the source is still there"
+    assert answering() == [False, True]
     everywhere(copy, source_there=False, copy_there=True)
     assert leads() == (1, 7, "02:ff:00:00:00:12")
 
