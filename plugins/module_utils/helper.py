@@ -59,7 +59,7 @@ class Operations:
         """What can be asked for."""
         names = "describe check_source check_destination prepare_source prepare_destination freeze"
         names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
-        names += " new_endpoint check_kernel cpu_image check_cpu die_for_test"
+        names += " last_pass new_endpoint check_kernel cpu_image check_cpu die_for_test"
         handlers = {name: getattr(self, name) for name in names.split()}
         handlers |= self.volumes.handlers()
         return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
@@ -138,6 +138,11 @@ class Operations:
                 beside.enter_context(self._sender.following(directory, growing))
             self.workload.checkpoint(about, directory)
         return said
+
+    def last_pass(self, about: About) -> None:
+        """The last pass over volumes by itself, beside a dump that the keeper asks others for."""
+        with self.volumes.last_pass():
+            pass
 
     def transfer(self) -> dict[str, Any]:
         """What of the checkpoint is not sent yet."""

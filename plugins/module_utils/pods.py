@@ -12,6 +12,10 @@ Pod = dict[str, Any]
 PORTABLE_VOLUMES = {"configMap", "downwardAPI", "projected", "secret"}
 # What may be the same storage on both nodes; whether it is has to be found out.
 COMMON_VOLUMES = {"hostPath", "persistentVolumeClaim"}
+# What an emptyDir may be on: a disk, or memory.
+MEDIA = {"", "Memory"}
+# What is made anew, empty, and filled with a copy of its content.
+COPIED_VOLUMES = {"emptyDir"}
 
 
 def check_movable(pod: Pod) -> None:
@@ -38,15 +42,39 @@ def check_movable(pod: Pod) -> None:
             f"{title} has {', '.join(shared)}: its processes are not apart from others, so that "
             "they cannot be moved",
         )
-    known = PORTABLE_VOLUMES | COMMON_VOLUMES
-    volumes = [one["name"] for one in spec.get("volumes", []) if not known & set(one)]
-    if volumes:
+    _check_volumes(title, spec.get("volumes", []))
+
+
+def _check_volumes(title: str, volumes: list[dict[str, Any]]) -> None:
+    known = PORTABLE_VOLUMES | COMMON_VOLUMES | COPIED_VOLUMES
+    unknown = [one["name"] for one in volumes if not known & set(one)]
+    if unknown:
         raise FlowferryError(
             "has_mounts",
-            f"{title} has volumes whose content would stay behind: {', '.join(volumes)}. Only "
-            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination, and "
-            f"{' and '.join(sorted(COMMON_VOLUMES))} can be the same there",
+            f"{title} has volumes whose content would stay behind: {', '.join(unknown)}. Only "
+            f"{', '.join(sorted(PORTABLE_VOLUMES))} are made anew at the destination, "
+            f"{' and '.join(sorted(COMMON_VOLUMES))} can be the same there, and "
+            f"{', '.join(COPIED_VOLUMES)} is copied",
         )
+    media = {one["name"]: one["emptyDir"].get("medium", "") for one in empty_dirs(volumes)}
+    others = [f"{name} ({medium})" for name, medium in media.items() if medium not in MEDIA]
+    if others:
+        raise FlowferryError(
+            "volume_cannot_move",
+            f"{title} has emptyDir volumes of huge pages: {', '.join(others)}; those are copied "
+            "only from disk and from memory (medium: Memory)",
+        )
+
+
+def empty_dirs(volumes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a pod's volumes that live and die with it."""
+    return [one for one in volumes if one.get("emptyDir") is not None]
+
+
+def mounts_of(spec: dict[str, Any], volume: str) -> list[str]:
+    """Where the containers that move see a volume."""
+    mounts = [mount for one in lasting_containers(spec) for mount in one.get("volumeMounts", [])]
+    return sorted({mount["mountPath"] for mount in mounts if mount["name"] == volume})
 
 
 def lasting_containers(spec: dict[str, Any]) -> list[dict[str, Any]]:

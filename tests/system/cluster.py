@@ -154,6 +154,7 @@ class ClusterLab(Lab):
         looked = {
             "archives": "ls /var/lib/containers/kubelet/checkpoints 2>/dev/null",
             "checkpoints": "ls /dev/shm",
+            "volumes": "ls -d /var/lib/containers/kubelet/flowferry /var/lib/flowferry/*.volumes",
             **(CRIO_LEFTOVERS if self.crio else CONTAINERD_LEFTOVERS),
             "firewall rules": _FIREWALL,
             "reservations": _RESERVATIONS.format(sandboxes=sandboxes),

@@ -78,6 +78,26 @@ class Workload:
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
             }
         ]
+        self._keep_in_claim(directory)
+
+    def keep_data_with_it(self) -> None:
+        """Let Redis keep its data in a volume of the pod itself, beside one in memory."""
+        server = ("redis-server", "--appendonly", "yes", "--dir", "/data", *OPEN)
+        mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("data", "fast")]
+        spec = self.template["spec"]
+        spec["containers"] = [{**self.container("redis", *server), "volumeMounts": mounts}]
+        spec["volumes"] = [
+            {"name": "data", "emptyDir": {}},
+            {"name": "fast", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
+        ]
+
+    def in_volumes(self, command: str) -> str:
+        """What the node says in the directory of the pod's own volumes."""
+        uid = self.pod["metadata"]["uid"]
+        place = f"/var/lib/containers/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir"
+        return self.lab.run(self.node, f"cd {place} && {command}")
+
+    def _keep_in_claim(self, directory: Path) -> None:
         claim = {
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": "",
@@ -200,10 +220,13 @@ def test_a_controllers_pod_moves(
     workload, is_set = Workload(cluster, kind, number), kind == "StatefulSet"
     if is_set:
         workload.keep_data(tmp_path)
+    else:
+        workload.keep_data_with_it()
     with workload.running(tmp_path):
         name, made = workload.pod["metadata"]["name"], events_of_creation(workload)
         owners = workload.pod["metadata"]["ownerReferences"]
         before = workload.lab.run_id()
+        files = "" if is_set else _make_files(workload)
         sampler = Sampler(cluster.number, "redis-server", name)
         with workload.clients() as clients, sampler.watching():
             for number_of_move in range(MOVES):
@@ -218,13 +241,15 @@ def test_a_controllers_pod_moves(
         assert sampler.together == [], "two copies ran at the same time"
         assert sampler.looks > 100 and sampler.places == set(NODES)
         assert workload.lab.run_id() == before
+        assert is_set or _files(workload) == files
         assert workload.pod["metadata"]["ownerReferences"] == owners
         assert (workload.pod["metadata"]["name"] == name) == is_set
         assert workload.claims() == ([f"data-{workload.name}-0"] if is_set else [])
         assert events_of_creation(workload) == made
         workload.wait_for_rollout()
         assert workload.controller()["status"]["readyReplicas"] == 1
-        _check_a_restart(workload, name, keeps_data=is_set)
+        _check_a_restart(workload, name)
+        assert is_set or _files(workload) == files
         _check_a_rollout(workload)
     assert cluster.leftovers() == {}
 
@@ -236,10 +261,10 @@ for pid in $(pgrep -x redis-server); do
 done"""
 
 
-def _check_a_restart(workload: Workload, host_name: str, *, keeps_data: bool) -> None:
+def _check_a_restart(workload: Workload, host_name: str) -> None:
     """A container that dies starts from its own image, and finds what it has written."""
     workload.lab.redis("SET", "since", "the-move")
-    before = workload.lab.run_id()
+    before, written = workload.lab.run_id(), _written(workload)
     workload.lab.run(workload.node, _KILL.format(name=host_name))
     wait_for(
         lambda: workload.restart_count() == 1 and workload.lab.run_id() != before,
@@ -247,7 +272,33 @@ def _check_a_restart(workload: Workload, host_name: str, *, keeps_data: bool) ->
         60,
     )
     wait_for(lambda: "LOADING" not in workload.lab.redis("PING"), "Redis has read its data", 60)
-    assert workload.lab.redis("EXISTS", "a", "since") == (":2" if keeps_data else ":0")
+    assert _written(workload) == written
+
+
+def _written(workload: Workload) -> list[str]:
+    """What clients have written until they ended, and the test itself."""
+    found = [workload.lab.redis("GET", key) for key in ("a", "b", "since")]
+    assert all(found)
+    return found
+
+
+def _make_files(workload: Workload) -> str:
+    """Beside what Redis writes: a hole, two names of one file, a link, an owner, an attribute."""
+    workload.in_volumes(
+        "mkdir -p data/more fast/more && seq 100000 > data/more/file && "
+        "ln data/more/file data/more/other && truncate -s 5M data/more/hole && "
+        "ln -s nowhere data/more/link && chown 1234:1234 data/more/hole && "
+        "seq 100000 | tee fast/more/file | tail -n 1 && "
+        "chmod 2775 data fast && chgrp 1234 data fast"
+    )
+    return _files(workload)
+
+
+def _files(workload: Workload) -> str:
+    return workload.in_volumes(
+        "stat -c '%n %a %u %g %F' data fast && find data/more fast/more -printf "
+        "'%p %m %U %G %T@ %l %n %s\\n' | sort && cat data/more/file fast/more/file | sha256sum"
+    )
 
 
 def _check_a_rollout(workload: Workload) -> None:
@@ -265,11 +316,11 @@ def test_a_statefulsets_pod_that_cannot_be_restored_comes_back(
     cluster: ClusterLab, tmp_path: Path
 ) -> None:
     """Its name is with the copy already: so it is brought back from its checkpoint, at once."""
-    with (
-        Workload(cluster, "StatefulSet", 104).running(tmp_path) as workload,
-        workload.clients() as clients,
-    ):
+    made_of = Workload(cluster, "StatefulSet", 104)
+    made_of.keep_data_with_it()
+    with made_of.running(tmp_path) as workload, workload.clients() as clients:
         before, source, made = workload.lab.run_id(), workload.node, events_of_creation(workload)
+        files = _make_files(workload)
         away = "mv /etc/criu/runc.conf /etc/criu/runc.conf.away"
         cluster.run(workload.other, away)
         try:
@@ -280,11 +331,13 @@ def test_a_statefulsets_pod_that_cannot_be_restored_comes_back(
         assert [client.seen()["errors"] for client in clients] == [[], [], []]
         assert (workload.node, workload.lab.run_id()) == (source, before)
         assert events_of_creation(workload) == made
+        assert _files(workload) == files
         workload.wait_for_rollout()
         # And it can be moved as ever.
         workload.move().must_succeed()
         assert [client.seen()["errors"] for client in clients] == [[], [], []]
-        assert (workload.node, workload.lab.run_id()) != (source, before)
+        assert workload.node != source and workload.lab.run_id() == before
+        assert _files(workload) == files
     assert cluster.leftovers() == {}
 
 

@@ -20,7 +20,8 @@ from ..checkpoint.addresses import rewrite_addresses
 from ..commands import run
 from ..criu import check_criu
 from ..errors import FlowferryError
-from ..volumes.model import Store, collect
+from ..volumes.destination import Destination
+from ..volumes.model import Place, Store, collect
 from ..volumes.source import look
 
 About = dict[str, Any]
@@ -158,6 +159,12 @@ class Workload(ABC):
             return []
         found = look(collect(self.title, mounts, self.volume_store, own))
         return [volume.as_dict() for volume in found]
+
+    def volume_place(self) -> Place:
+        """Where copies of its volumes come to on this node."""
+        if self.volume_store is None:
+            raise FlowferryError("has_mounts", f"volumes of a {self.noun} cannot be moved")
+        return Destination(self.title, self.file_name, self.volume_store)
 
     def pids(self, about: About) -> list[int]:
         """Its processes on the source, of a workload that has volumes."""

@@ -25,6 +25,10 @@ from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
 from ..storage import storage_of
+from ..volumes.destination import copied
+from ..volumes.empty_dirs import EmptyDirs, found_of
+from ..volumes.model import volumes_of
+from ..volumes.source import look
 from .base import About, Workload
 
 # A killed container is gone within this time (seconds), or something is wrong.
@@ -43,6 +47,7 @@ class KubernetesPod(Workload):
     operations = (
         *("inspect", "serve_images", "asked", "restored", "settle"),
         *("retire", "revive", "forget_archives", "storage"),
+        *("empty_dirs", "set_aside"),
         *("addressing", "copy_addresses", "keep_address", "free_address"),
     )
     is_given_address = True
@@ -126,6 +131,17 @@ class KubernetesPod(Workload):
         """What tells whether another node has the same at these paths."""
         return {path: storage_of(path) for path in paths}
 
+    def empty_dirs(self, uid: str, volumes: list[dict[str, Any]]) -> list[About]:
+        """The emptyDir volumes of the pod on this node, as the plan has volumes."""
+        return [volume.as_dict() for volume in look(found_of(uid, volumes))]
+
+    def volume_place(self) -> EmptyDirs:
+        return EmptyDirs(self.title, self.file_name)
+
+    def pids(self, about: About) -> list[int]:
+        freezers = [Freezer(one["freezer"]) for one in about["containers"].values()]
+        return [pid for freezer in freezers for pid in freezer.pids()]
+
     def addressing(self, address: str = "") -> dict[str, Any]:
         """How this node gives addresses to pods, and which sandbox here has this one."""
         owner = pod_network.owner(address) if address else ""
@@ -189,6 +205,7 @@ class KubernetesPod(Workload):
             (directory / f"{name}.tar").symlink_to(archive)
 
     def resume(self, about: About) -> None:
+        self.volume_place().put_back(copied(volumes_of(about)))
         self._runtime.resume(list(about["containers"].values()), about["steady"])
         self._remove_archives(about)
         self._runtime.forget([])
@@ -201,8 +218,13 @@ class KubernetesPod(Workload):
 
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
+        self._fill_empty_dirs(about)
         archives = {name: directory / f"{name}.tar" for name in about["containers"]}
         self._keep_promises(about, archives)
+
+    def _fill_empty_dirs(self, about: About) -> None:
+        if volumes := copied(volumes_of(about)):
+            self.volume_place().move_in(volumes, about["copy_uid"])
 
     def _keep_promises(self, about: About, archives: dict[str, Path]) -> None:
         if len(archives) > 1:
@@ -273,6 +295,11 @@ class KubernetesPod(Workload):
 
     # -- a source whose pod is deleted before the commit, since the copy needs its name
 
+    def set_aside(self, about: About) -> None:
+        """Before it is deleted: have its emptyDir volumes wait, which go with it."""
+        if volumes := copied(volumes_of(about)):
+            self.volume_place().set_aside(volumes, about["uid"])
+
     def retire(self, about: About) -> None:
         """End its processes and its network, and keep its checkpoint; nobody hears it end."""
         address = about["endpoint"]["address"]
@@ -282,6 +309,14 @@ class KubernetesPod(Workload):
 
     def revive(self, about: About) -> None:
         """restore(), on the source, from the checkpoint where the kubelet has written it."""
+        volumes = copied(volumes_of(about))
+        if volumes and not self.volume_place().are_set_aside(volumes):
+            raise FlowferryError(
+                "resume_failed",
+                f"{self.title} was deleted by somebody else while it was moved, and with it what "
+                "was in its emptyDir volumes; it cannot be brought back without that",
+            )
+        self._fill_empty_dirs(about)
         archives = {name: Path(path) for name, path in about["archives"].items()}
         self._keep_promises(about, archives)
 
@@ -311,6 +346,7 @@ class KubernetesPod(Workload):
         self._end_pod(uid)
         if uid == about["uid"]:
             names = [name for one in about["containers"].values() for name in one["names"]]
+            self.volume_place().discard(volumes_of(about))
         else:
             names = list(about.get("images", {}).values())
             self._end_serving(about)

@@ -20,7 +20,7 @@ from ..errors import FlowferryError
 from ..storage import is_same, storage_of
 from .inventory import content_hash
 from .mark import Mark, fingerprint
-from .model import Store, Volume, collect
+from .model import Place, Store, Volume, collect
 from .receiver import sync
 from .tree import Tree, disk_usage
 
@@ -31,7 +31,7 @@ _SPARE = 16 << 20
 _PLACEHOLDER = ".flowferry-empty"
 
 
-class Destination:
+class Destination(Place):
     """The volumes of a workload on the node that it goes to.
 
     ``record`` says on the node's disk what was made, so that after a crash it can be undone.
@@ -155,23 +155,12 @@ class Destination:
 
     def check_space(self, volumes: list[Volume]) -> None:
         """Refuse a node without room for the copies."""
-        needed: dict[Path, list[int]] = {}
+        needed = []
         for volume in copied(volumes):
-            place = self._place(volume)
-            sizes = needed.setdefault(_mount_point(place), [0, 0])
             size, files = self._present(volume)
-            sizes[0] += max(volume.size - size, 0)
-            sizes[1] += max(volume.files - files, 0)
-        for place, (size, files) in needed.items():
-            found = os.statvfs(place)
-            free = found.f_bavail * found.f_frsize
-            if free < size + _SPARE or (found.f_files and found.f_favail < files):
-                raise FlowferryError(
-                    "no_space",
-                    f"{place} on the destination has {free >> 20} MB free and room for "
-                    f"{found.f_favail} files; the volumes of {self._title} need {size >> 20} MB "
-                    f"and {files} files more. Free some space there",
-                )
+            sizes = max(volume.size - size, 0), max(volume.files - files, 0)
+            needed.append((self._place(volume), *sizes))
+        require_room(self._title, needed)
 
     def _present(self, volume: Volume) -> tuple[int, int]:
         """Bytes and files that an earlier move has left of it."""
@@ -299,6 +288,25 @@ class Destination:
 def copied(volumes: Iterable[Volume]) -> list[Volume]:
     """Those that move as copies."""
     return [volume for volume in volumes if volume.way == "copy"]
+
+
+def require_room(title: str, needed: Iterable[tuple[Path, int, int]]) -> None:
+    """Refuse a node without room at these places for so many bytes and files each."""
+    mounts: dict[Path, list[int]] = {}
+    for place, size, files in needed:
+        sizes = mounts.setdefault(_mount_point(place), [0, 0])
+        sizes[0] += size
+        sizes[1] += files
+    for place, (size, files) in mounts.items():
+        found = os.statvfs(place)
+        free = found.f_bavail * found.f_frsize
+        if free < size + _SPARE or (found.f_files and found.f_favail < files):
+            raise FlowferryError(
+                "no_space",
+                f"{place} on the destination has {free >> 20} MB free and room for "
+                f"{found.f_favail} files; the volumes of {title} need {size >> 20} MB "
+                f"and {files} files more. Free some space there",
+            )
 
 
 def _is_directory(path: Path) -> bool:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a volume of a workload is: a named volume of its engine, or a bind mount of the node."""
+"""What a volume of a workload is: one of its engine or its pod, or a bind mount of the node."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class Volume:
     """One volume, as the plan has it. Plain JSON, since the journal keeps it."""
 
     kind: str
-    """``volume``, or ``bind`` for a directory or file of the node."""
+    """``volume``, ``bind`` for a directory or file of the node, or ``emptyDir`` of a pod."""
     name: str
     """By which both nodes know it; the path of a bind mount."""
     path: str
@@ -69,7 +70,13 @@ class Volume:
 
     def __str__(self) -> str:
         at = f" (at {', '.join(self.mounted_at)})"
-        return (f"volume {self.name}" if self.kind == "volume" else f"bind mount {self.name}") + at
+        kind = "bind mount" if self.kind == "bind" else self.kind
+        return f"{kind} {self.name}{at}"
+
+    @property
+    def is_lasting(self) -> bool:
+        """It outlives the workload on its node, so that a way back may find it there."""
+        return self.kind != "emptyDir"
 
 
 def volumes_of(about: dict[str, Any]) -> list[Volume]:
@@ -102,6 +109,38 @@ class Store(ABC):
     @abstractmethod
     def mounts(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Every container's name with its mounts, as the engine tells them."""
+
+
+class Place(ABC):
+    """What copies of a workload's volumes come into, on the node that it goes to."""
+
+    @abstractmethod
+    def choose(self, volumes: list[Volume], copies: bool) -> list[Volume]:
+        """In the plan: decide how each gets here, or refuse."""
+
+    @abstractmethod
+    def check_space(self, volumes: list[Volume]) -> None:
+        """In the plan: refuse a node without room for the copies."""
+
+    @abstractmethod
+    def prepare(self, volumes: list[Volume]) -> None:
+        """Make what the copies come into."""
+
+    @abstractmethod
+    def roots(self, volumes: Iterable[Volume]) -> list[Path]:
+        """What that is, of all that are copied, in order."""
+
+    @abstractmethod
+    def ready(self, volumes: list[Volume]) -> AbstractContextManager[None]:
+        """While the copy is restored."""
+
+    @abstractmethod
+    def settle(self, volumes: list[Volume]) -> None:
+        """The copy serves: have it on the disk before the source's is let go."""
+
+    @abstractmethod
+    def discard(self, volumes: list[Volume]) -> None:
+        """The copy is given up: what was there before is there again, and nothing else."""
 
 
 def collect(

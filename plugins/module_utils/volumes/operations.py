@@ -16,8 +16,8 @@ from ..errors import FlowferryError
 from ..runtimes.base import PATIENCE, About, Workload
 from ..transfer import JsonLines, connect, tls_context
 from . import source
-from .destination import Destination, copied
-from .model import Volume, volumes_of
+from .destination import copied
+from .model import Place, Volume, volumes_of
 from .receiver import VolumeReceiver
 
 # The destination may take a long look at what it has, before it says anything (seconds).
@@ -40,6 +40,7 @@ class VolumeOperations:
         self._workload = workload
         self._certificates = certificates
         self._copying: source.Copying | None = None
+        self._said: dict[str, int] | None = None
         self._expected: list[Volume] = []
         self._receiver: VolumeReceiver | None = None
         self._stream: tuple[JsonLines, threading.Thread] | None = None
@@ -50,13 +51,8 @@ class VolumeOperations:
         return {name: getattr(self, name) for name in self.names}
 
     @cached_property
-    def _destination(self) -> Destination:
-        store = self._workload.volume_store
-        if store is None:
-            raise FlowferryError(
-                "has_mounts", f"volumes of a {self._workload.noun} cannot be moved"
-            )
-        return Destination(self._workload.title, self._workload.file_name, store)
+    def _destination(self) -> Place:
+        return self._workload.volume_place()
 
     # -- plan
 
@@ -104,12 +100,13 @@ class VolumeOperations:
 
     @contextmanager
     def last_pass(self) -> Iterator[dict[str, int]]:
-        """Beside the dump: what has changed since the last pass."""
-        if self._copying is None:
-            yield {"volume_bytes": 0}
+        """Beside the dump: what has changed since the last pass, unless that is sent already."""
+        if self._copying is None or self._said is not None:
+            yield self._said or {"volume_bytes": 0}
             return
         with self._copying.last_pass(PATIENCE) as said:
             yield said
+        self._said = said
 
     def leave(self, about: About) -> None:
         """The workload has left this node."""

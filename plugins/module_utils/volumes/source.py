@@ -175,11 +175,12 @@ def mapped_inodes(pids: Iterable[int]) -> set[int]:
 def leave(volumes: Iterable[Volume]) -> None:
     """The workload has gone: what remains of its volumes is marked as left behind."""
     for volume in copied(volumes):
-        if os.path.lexists(volume.path):
+        if volume.is_lasting and os.path.lexists(volume.path):
             Mark(volume.lineage, left=fingerprint(volume.path)).write(volume.path)
 
 
 def name_lineage(volumes: Iterable[Volume]) -> None:
     """Mark what is going to be copied, so that a later move knows its copies."""
     for volume in copied(volumes):
-        Mark(volume.lineage).write(volume.path)
+        if volume.is_lasting:
+            Mark(volume.lineage).write(volume.path)

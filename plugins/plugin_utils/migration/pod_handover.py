@@ -43,6 +43,8 @@ class HandOver:
     def to_copy(self, source: NodeHelper) -> None:
         """Give the name to the copy; what the source still has on its node ends unheard."""
         about = self.about
+        if about["volumes"]:
+            source.call("set_aside", about=about)
         self.cluster.delete_pod(about["namespace"], about["pod"], about["uid"])
         created = self._create(self.copy_of(about, about["copy_node"]))
         about["copy_uid"] = created["metadata"]["uid"]
@@ -77,6 +79,8 @@ class HandOver:
             source.call("revive", about=about)
             wait(about, "restored", "resume_failed", "did not bring back")
             source.call("settle", about=about)
+            if about["volumes"]:
+                source.call("settle_volumes", about=about)
         source.call("forget_archives", about=self.about)
         self.name.free()
 
@@ -85,6 +89,8 @@ class HandOver:
         source.call("retire", about=about)
         if found is not None:
             uid = found["metadata"]["uid"]
+            if about["volumes"]:
+                source.call("set_aside", about={**about, "uid": uid})
             self.cluster.delete_pod(about["namespace"], about["pod"], uid)
             source.call("retire", about={**about, "uid": uid})
         address = about["endpoint"]["address"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes of a pod that are not made anew from the API: the copy must find the very same ones."""
+"""Volumes of a pod that are neither made anew nor copied: the copy must find the very same ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
+    COPIED_VOLUMES,
     PORTABLE_VOLUMES,
     keeps_name,
 )
@@ -33,7 +34,7 @@ class PodVolumes:
         self._cluster = cluster
         self._is_alone = keeps_name(pod)
         for volume in pod["spec"].get("volumes", []):
-            if not PORTABLE_VOLUMES & set(volume):
+            if not (PORTABLE_VOLUMES | COPIED_VOLUMES) & set(volume):
                 self._add(volume)
 
     def _add(self, volume: dict[str, Any]) -> None:

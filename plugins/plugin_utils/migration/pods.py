@@ -18,9 +18,11 @@ from ansible_collections.flowferry.core.plugins.module_utils.errors import Flowf
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
     check_movable,
     controller_of,
+    empty_dirs,
     keeps_name,
     lasting_containers,
     lasting_statuses,
+    mounts_of,
     writes_to_volumes,
 )
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.base import Workload
@@ -106,6 +108,7 @@ class PodHelper:
             "describe": self._describe,
             "check_source": self._check_source,
             "check_destination": self._check_destination,
+            "choose_volumes": self._choose_volumes,
             "find_endpoint": self._find_endpoint,
             "new_endpoint": self._new_endpoint,
             "prepare_source": self._prepare_source,
@@ -182,11 +185,37 @@ class PodHelper:
             "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
             "why": WHY_OF_NAMED if keeps_name(pod) else WHY,
             "storage": self.remote.call("storage", paths=paths) if paths else {},
+            "volumes": self._empty_dirs(pod),
             "steady": len(containers) > 1 or writes_to_volumes(pod),
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             # There is no namespace by name that would have to be made: the runtime makes it.
             "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
         }
+
+    def _empty_dirs(self, pod: Pod) -> list[dict[str, Any]]:
+        """What is copied, as the node has it."""
+        spec = pod["spec"]
+        told = [
+            {
+                "name": one["name"],
+                "medium": one["emptyDir"].get("medium", ""),
+                "mounted_at": mounts_of(spec, one["name"]),
+            }
+            for one in empty_dirs(spec.get("volumes", []))
+        ]
+        if not told:
+            return []
+        found: list[dict[str, Any]] = self.remote.call(
+            "empty_dirs", uid=pod["metadata"]["uid"], volumes=told
+        )
+        return found
+
+    def _choose_volumes(self, volumes: list[dict[str, Any]], copies: bool) -> list[dict[str, Any]]:
+        """Nobody has to allow that they are copied: they are the pod's own, as its memory is."""
+        chosen: list[dict[str, Any]] = self.remote.call(
+            "choose_volumes", volumes=volumes, copies=True
+        )
+        return chosen
 
     def _free_name(self, pod: Pod) -> str:
         """The copy's name: two pods are there for a while. It alternates between two."""
@@ -313,12 +342,18 @@ class PodHelper:
 
     # -- the critical section
 
-    def _checkpoint(self, about: dict[str, Any]) -> None:
-        about["archives"] = {
-            name: self.cluster.checkpoint(self.node, about["namespace"], about["pod"], name)
-            for name in about["containers"]
-        }
-        self.remote.call("checkpoint", about=about)
+    def _checkpoint(self, about: dict[str, Any]) -> Any:
+        """The dump, and beside it the last difference of volumes; says how many bytes that was."""
+        passed = self.remote.begin("last_pass", about=about) if about["volumes"] else None
+        try:
+            about["archives"] = {
+                name: self.cluster.checkpoint(self.node, about["namespace"], about["pod"], name)
+                for name in about["containers"]
+            }
+        finally:
+            if passed is not None:
+                passed()
+        return self.remote.call("checkpoint", about=about)
 
     def _resume(self, about: dict[str, Any]) -> bool:
         """Let the source go on; whether it had to be brought back from its checkpoint."""
