@@ -77,16 +77,12 @@ class VolumeReceiver:
         self._tree = self._trees[number]
 
     def _end(self, last: bool) -> None:
-        """A pass is on the disk before it is called done; the last one when clients are served.
-
-        After that nothing comes, and the volumes may be moved or unmounted.
-        """
+        """A pass is on the disk before it is called done; the last one when clients are served."""
         self._file.close()
-        for tree in () if last else self._trees:
-            if os.path.lexists(tree.root):
+        for tree in self._trees:
+            tree.let_go()
+            if not last and os.path.lexists(tree.root):
                 sync(tree.root)
-        if last:
-            self.close()
         self._lines.send({"received": self.received})
 
     def _carry_out(self, step: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ class VolumeSender:
             refuse_devices(tree.root, now)
             self.step(volume=number)
             one.run(difference(known, now, mapped), now)
+            tree.let_go()
         self.step(op="end", last=last)
         answer = next_line(self._lines)
         if "error" in answer:

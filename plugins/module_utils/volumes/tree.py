@@ -91,7 +91,7 @@ class Tree:
 
     def close(self) -> None:
         """Let its descriptors go."""
-        self._forget_opened()
+        self.let_go()
         if self._base >= 0:
             os.close(self._base)
             self._base = -1
@@ -111,7 +111,7 @@ class Tree:
         *parents, name = parts_of(path)
         wanted = "/".join(parents)
         if self._opened[1] < 0 or self._opened[0] != wanted:
-            self._forget_opened()
+            self.let_go()
             self._opened = (wanted, self._open_directory(parents))
         return self._opened[1], name
 
@@ -126,7 +126,8 @@ class Tree:
             current = inner
         return current
 
-    def _forget_opened(self) -> None:
+    def let_go(self) -> None:
+        """Keep no directory in it open, so that it can be unmounted."""
         if self._opened[1] >= 0:
             os.close(self._opened[1])
         self._opened = ("", -1)

@@ -79,8 +79,8 @@ class HandOver:
             source.call("revive", about=about)
             wait(about, "restored", "resume_failed", "did not bring back")
             source.call("settle", about=about)
-            if about["volumes"]:
-                source.call("settle_volumes", about=about)
+        if self.about["volumes"]:
+            source.call("settle_volumes", about=self.about)
         source.call("forget_archives", about=self.about)
         self.name.free()
 

@@ -11,9 +11,11 @@ from ansible_collections.flowferry.core.plugins.module_utils.errors import Flowf
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
     check_movable,
     controller_of,
+    empty_dirs,
     keeps_name,
     lasting_containers,
     lasting_statuses,
+    mounts_of,
 )
 
 SIDECAR = {"restartPolicy": "Always"}
@@ -54,7 +56,12 @@ def test_an_ordinary_pod_can_be_moved() -> None:
         ("spec.hostNetwork", True, "shared_namespaces"),
         ("spec.hostPID", True, "shared_namespaces"),
         ("spec.shareProcessNamespace", True, "shared_namespaces"),
-        ("spec.volumes", [{"name": "data", "emptyDir": {}}], "has_mounts"),
+        ("spec.volumes", [{"name": "data", "flexVolume": {}}], "has_mounts"),
+        (
+            "spec.volumes",
+            [{"name": "data", "emptyDir": {"medium": "HugePages-2Mi"}}],
+            "volume_cannot_move",
+        ),
         ("spec.initContainers", [{"name": "s", "restartPolicy": "Always"}], "not_running"),
         (
             "spec.initContainers",
@@ -74,6 +81,19 @@ def test_what_cannot_is_refused_with_its_name(path: str, value: Any, code: str) 
     with pytest.raises(FlowferryError, match="default/redis") as refused:
         check_movable(changed(path, value))
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("medium", [{}, {"medium": "Memory"}])
+def test_a_pods_own_volumes_do_not_keep_it(medium: dict[str, str]) -> None:
+    pod = changed("spec.volumes", [{"name": "data", "emptyDir": medium}])
+    pod["spec"]["containers"][0]["volumeMounts"] = [
+        {"name": "data", "mountPath": "/data"},
+        {"name": "data", "mountPath": "/again", "subPath": "inner"},
+        {"name": "token", "mountPath": "/token"},
+    ]
+    check_movable(pod)
+    assert [one["name"] for one in empty_dirs(pod["spec"]["volumes"])] == ["data"]
+    assert mounts_of(pod["spec"], "data") == ["/again", "/data"]
 
 
 def test_init_containers_that_have_ended_do_not_matter() -> None:

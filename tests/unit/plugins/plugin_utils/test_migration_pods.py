@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,22 @@ class Node:
         self.told: dict[str, Any] = {}
         """The address that an operation was last asked with."""
 
-    def call(self, operation: str, *, address: str = "", **_: Any) -> Any:
+        self.copies: bool | None = None
+        self.on: dict[str, Callable[[], object]] = {}
+        """What else is to be done when an operation is asked for."""
+
+    def call(
+        self, operation: str, *, address: str = "", copies: bool | None = None, **_: Any
+    ) -> Any:
         self.asked.append(operation)
+        self.on.get(operation, bool)()
+        self.copies = copies
         self.told[operation] = address
         return self.answers.get(operation)
+
+    def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
+        answer = self.call(operation, **arguments)
+        return lambda: answer
 
     def goodbye(self) -> None:
         """Nothing to close."""
@@ -352,6 +364,31 @@ def test_after_the_hand_over_the_source_is_brought_back_from_its_checkpoint(rig:
     order = ["prepare_destination", "serve_images", "asked", "revive", "restored", "settle"]
     assert rig.nodes["node1"].asked[-7:] == [*order, "forget_archives"]
     assert not any(rig.cluster.policies.values())
+
+
+def test_what_a_pod_has_in_volumes_waits_before_its_pod_is_deleted(rig: Rig) -> None:
+    """Its kubelet would remove that with it; and it is there again when the pod is brought back."""
+    volume = {"kind": "emptyDir", "name": "data", "way": "copy"}
+    rig.choose_member()
+    rig.cluster.pods["redis-0"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
+    source, deleted = rig.nodes["node1"], ("delete", "pods")
+    source.answers["empty_dirs"] = [volume]
+    about = rig.prepare()
+    assert about["volumes"] == [volume] and about["steady"]
+    rig.helpers["node1"].call("checkpoint", about=about)
+    assert source.asked[-2:] == ["last_pass", "checkpoint"]
+    seen: list[bool] = []
+    source.on = {"set_aside": lambda: seen.append(deleted in rig.cluster.asked)}
+    rig.helpers["node2"].call("restore", about=about)
+    assert seen == [False] and deleted in rig.cluster.asked
+    rig.helpers["node2"].call("discard", about=about, endpoint=about["endpoint"])
+    assert rig.helpers["node1"].call("resume", about=about) is True
+    assert source.asked[-4:] == ["restored", "settle", "settle_volumes", "forget_archives"]
+
+
+def test_nobody_has_to_allow_that_a_pods_own_volumes_are_copied(rig: Rig) -> None:
+    rig.helpers["node2"].call("choose_volumes", volumes=[], copies=False)
+    assert rig.nodes["node2"].copies is True
 
 
 def test_bringing_back_can_be_repeated(rig: Rig) -> None:

@@ -338,7 +338,7 @@ def test_a_link_in_the_way_is_not_followed(pair: Pair, tmp_path: Path) -> None:
         found = scan(tree, *arguments)  # type: ignore[arg-type]
         shutil.rmtree(pair.volume / "inner")
         (pair.volume / "inner").symlink_to(tmp_path / "secret")
-        tree._forget_opened()
+        tree.let_go()
         return found
 
     with pytest.MonkeyPatch.context() as patch:
