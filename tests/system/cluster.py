@@ -33,6 +33,11 @@ CRIO_LEFTOVERS = {
 }
 
 
+def left_over(outcome: dict[str, Any]) -> list[str]:
+    """Warnings that something of a source was left; that a switch is busy is another matter."""
+    return [one for one in outcome.get("warnings") or [] if "was not removed" in one]
+
+
 class ClusterLab(Lab):
     """A lab whose nodes are the workers of a cluster."""
 
