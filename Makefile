@@ -96,6 +96,10 @@ clean: install ## end the lab; leaves nothing but the cache
 p4: install ## compile the P4 program (needs p4c on PATH)
 	python3 p4/compile.py
 
+.PHONY: role-pages
+role-pages: install ## write docs/roles from the roles' argument_specs
+	python3 tools/role_pages.py
+
 .PHONY: lock
 lock: ## write requirements.lock.txt from requirements.txt
 	@tmp=$$(mktemp -d) && python3 -m venv $$tmp && $$tmp/bin/pip install -q -r requirements.txt && \
