@@ -82,7 +82,7 @@ def agent(bench: Bench) -> Iterator[Session]:
 def pass_over(bench: Bench, known: Cluster) -> Result:
     """By an agent that was started for it, and ends."""
     with agent(bench) as session:
-        return reconcile(session, known, attachments(), HERE)
+        return reconcile(session, known, attachments, HERE)
 
 
 def settle(bench: Bench, known: Cluster) -> Result:

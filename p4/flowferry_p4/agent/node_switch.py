@@ -48,9 +48,9 @@ class NodeSwitch:
             return self._session
 
     def reconcile(self, attachments: Callable[[], Sequence[Attachment]]) -> Result:
-        """A pass. Pods that come or go meanwhile are none of its business: it waits for them."""
-        with self._writing:
-            return reconcile(self.session(), self._cluster(), attachments(), self.settings)
+        """A pass; pods that come and go do so before or after what it does with routes."""
+        session, cluster = self.session(), self._cluster()
+        return reconcile(session, cluster, attachments, self.settings, self._writing)
 
     # -- for the CNI plugin
 

@@ -8,7 +8,8 @@ written are all the same case: a difference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from flowferry_p4.client import Entry, Session, Update
@@ -19,10 +20,13 @@ from .links import Attachment, Settings, address_of, find_links
 from .objects import Cluster
 from .problems import Problem
 from .tables import LINKS, OWNED, Tables
-from .virtual import find_virtuals
+from .virtual import Virtuals, find_virtuals
 
 # One request stays well within gRPC's 4 MiB, however many entries there are.
 _BATCH = 4096
+
+Groups = Sequence[Sequence[str]]
+"""Names of tables, in the order of their inserts."""
 
 
 @dataclass
@@ -56,14 +60,41 @@ def desired(
     address that is held or guarded.
     """
     virtuals = find_virtuals(cluster, settings.node)
+    links = desired_links(cluster, attachments, settings, present, virtuals)
+    balance = desired_balance(attachments, present, sizes, virtuals)
+    return Desired(
+        Tables([*links.entries, *balance.entries]),
+        [*links.problems, *balance.problems],
+        balance.deferred,
+    )
+
+
+def desired_links(
+    cluster: Cluster,
+    attachments: Sequence[Attachment],
+    settings: Settings,
+    present: Tables,
+    virtuals: Virtuals,
+) -> Desired:
+    """Of the tables LINKS."""
     links = find_links(cluster, attachments, virtuals.served, settings, present)
-    local = frozenset(address for one in attachments for address in one.addresses)
-    balance = find_balance(virtuals.served, local, present, sizes)
-    entries = Tables([*links.entries, *balance.entries])
+    entries = Tables(links.entries)
     for entry in _links_of(present.moving(), entries, present):
         entries.replace(entry, present.get(entry))
-    problems = [*virtuals.problems, *links.problems, *balance.problems]
-    return Desired(entries, problems, balance.deferred)
+    return Desired(entries, links.problems)
+
+
+def desired_balance(
+    attachments: Sequence[Attachment],
+    present: Tables,
+    sizes: Mapping[str, int],
+    virtuals: Virtuals,
+) -> Desired:
+    """Of the other tables."""
+    local = frozenset(address for one in attachments for address in one.addresses)
+    balance = find_balance(virtuals.served, local, present, sizes)
+    problems = [*virtuals.problems, *balance.problems]
+    return Desired(Tables(balance.entries), problems, balance.deferred)
 
 
 def _links_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
@@ -77,14 +108,26 @@ def plan(present: Tables, wanted: Tables) -> list[list[Update]]:
     What is referred to comes before what refers to it, and goes after it. So at every moment a
     packet finds a service with all of its buckets, and each bucket a backend with a route.
     """
-    batches: list[list[Update]] = []
-    for group in OWNED:
-        batches.append(_writes(present, wanted, group))
-    for group in reversed(OWNED):
-        gone = [entry for entry in present.of(*group) if wanted.get(entry) is None]
-        batches.append([Update("DELETE", Entry(e.table, e.match)) for e in gone])
+    return [*additions(present, wanted, OWNED), *removals(present, wanted, OWNED)]
+
+
+def additions(present: Tables, wanted: Tables, groups: Groups) -> list[list[Update]]:
+    return _batches([_writes(present, wanted, group) for group in groups])
+
+
+def removals(present: Tables, wanted: Tables, groups: Groups) -> list[list[Update]]:
+    gone = [
+        [Update("DELETE", Entry(e.table, e.match)) for e in present.of(*group) if not wanted.get(e)]
+        for group in reversed(groups)
+    ]
+    return _batches(gone)
+
+
+def _batches(found: list[list[Update]]) -> list[list[Update]]:
     return [
-        batch[start : start + _BATCH] for batch in batches for start in range(0, len(batch), _BATCH)
+        updates[start : start + _BATCH]
+        for updates in found
+        for start in range(0, len(updates), _BATCH)
     ]
 
 
@@ -101,20 +144,76 @@ def _writes(present: Tables, wanted: Tables, group: Sequence[str]) -> list[Updat
 
 
 def reconcile(
-    session: Session, cluster: Cluster, attachments: Sequence[Attachment], settings: Settings
+    session: Session,
+    cluster: Cluster,
+    attachments: Callable[[], Sequence[Attachment]],
+    settings: Settings,
+    pods: AbstractContextManager[object] | None = None,
 ) -> Result:
     """One pass: read, compare, write the difference. Raises P4Error where the switch refuses.
+
+    Routes and answers are written first, all else next, and routes that nobody needs go last. While
+    it has to do with routes it holds ``pods``, a lock that pods which come and go take, too; the
+    rest takes longer the more Services there are, and nobody waits for it.
 
     A hold that is set between the read and the writes does no harm: a migration changes what the
     API says only after its own writes, so for an address that is about to be held there is nothing
     to write.
     """
-    present = Tables.read(session)
-    sizes = {name: table.size for name, table in session.schema.tables.items()}
-    wanted = desired(cluster, attachments, settings, present, sizes)
-    batches = plan(present, wanted.entries)
-    for batch in batches:
-        session.write(batch)
-        if settings.uplink:
-            announce(session, batch, settings.uplink)
-    return Result(sum(map(len, batches)), len(wanted.entries), wanted.problems, wanted.deferred)
+    one = _Pass(session, cluster, attachments, settings, pods or nullcontext())
+    surplus = one.link(and_remove=False)
+    balance = one.balance()
+    if surplus:
+        one.link(and_remove=True)
+    problems = [*one.links.problems, *balance.problems]
+    entries = len(one.links.entries) + len(balance.entries)
+    return Result(one.writes, entries, problems, balance.deferred)
+
+
+class _Pass:
+    def __init__(
+        self,
+        session: Session,
+        cluster: Cluster,
+        attachments: Callable[[], Sequence[Attachment]],
+        settings: Settings,
+        pods: AbstractContextManager[object],
+    ) -> None:
+        self._session = session
+        self._cluster = cluster
+        self._attachments = attachments
+        self._settings = settings
+        self._pods = pods
+        self._virtuals = find_virtuals(cluster, settings.node)
+        self.links = Desired(Tables())
+        self.writes = 0
+
+    def link(self, and_remove: bool) -> bool:
+        """Routes and answers; says whether there are some that nobody wants."""
+        groups = (LINKS,)
+        with self._pods:
+            present = Tables.read(self._session, LINKS)
+            self.links = desired_links(
+                self._cluster, self._attachments(), self._settings, present, self._virtuals
+            )
+            self._write(additions(present, self.links.entries, groups))
+            gone = removals(present, self.links.entries, groups)
+            if and_remove:
+                self._write(gone)
+        return bool(gone)
+
+    def balance(self) -> Desired:
+        groups = OWNED[1:]
+        present = Tables.read(self._session, *groups)
+        sizes = {name: table.size for name, table in self._session.schema.tables.items()}
+        found = desired_balance(self._attachments(), present, sizes, self._virtuals)
+        self._write(additions(present, found.entries, groups))
+        self._write(removals(present, found.entries, groups))
+        return found
+
+    def _write(self, batches: list[list[Update]]) -> None:
+        for batch in batches:
+            self._session.write(batch)
+            self.writes += len(batch)
+            if self._settings.uplink:
+                announce(self._session, batch, self._settings.uplink)

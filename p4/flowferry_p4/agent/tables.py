@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from flowferry_p4.client import Entry, Key, Session
 
@@ -29,10 +29,9 @@ class Tables:
             self.add(entry)
 
     @classmethod
-    def read(cls, session: Session) -> Tables:
-        """All that concerns the agent, as the switch has it now."""
-        owned = [name for group in OWNED for name in group]
-        return cls(session.read([*owned, *MIGRATION]))
+    def read(cls, session: Session, *groups: Sequence[str]) -> Tables:
+        """Tables as the switch has them now, and what migrations have written."""
+        return cls(session.read([*(name for group in groups for name in group), *MIGRATION]))
 
     def add(self, entry: Entry) -> None:
         self._tables.setdefault(entry.table, {})[entry.key] = entry

@@ -14,13 +14,28 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from .objects import DATA_ADDRESSES, UPLINK_MAC, Cluster, Object, cluster
+from .objects import (
+    DATA_ADDRESSES,
+    UPLINK_MAC,
+    Cluster,
+    Object,
+    read_node,
+    read_pod,
+    read_service,
+    read_slice,
+)
 
 KINDS = {
     "pods": "/api/v1/pods",
     "nodes": "/api/v1/nodes",
     "services": "/api/v1/services",
     "slices": "/apis/discovery.k8s.io/v1/endpointslices",
+}
+_READ: dict[str, Callable[[Object], Any]] = {
+    "pods": read_pod,
+    "nodes": read_node,
+    "services": read_service,
+    "slices": read_slice,
 }
 _SECONDS = 300
 """How long the server lets one watch run; the next goes on where it ended."""
@@ -41,7 +56,11 @@ class Gone(Exception):
 
 
 class Kind:
-    """All objects of one kind. They stay as they were last known while the API does not answer."""
+    """What concerns the switch of all objects of one kind.
+
+    It stays as it was last known while the API does not answer. Only what changes that is told: a
+    node's heartbeat, every few seconds, is not.
+    """
 
     def __init__(
         self, api: client.ApiClient, name: str, changed: Callable[[], None], retry: float = 1.0
@@ -52,12 +71,13 @@ class Kind:
         self._changed = changed
         self._retry = retry
         self._lock = threading.Lock()
-        self._objects: dict[str, Object] = {}
+        self._read = _READ[name]
+        self._objects: dict[str, Any] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"watch {name}", daemon=True)
         self._thread.start()
 
-    def objects(self) -> list[Object]:
+    def objects(self) -> list[Any]:
         with self._lock:
             return list(self._objects.values())
 
@@ -99,9 +119,9 @@ class Kind:
     def _list(self) -> str:
         """Everything there is; returns from where to watch."""
         found = json.loads(self._get().data)
-        objects = {_key(item): item for item in found["items"]}
+        objects = {_key(item): self._read(item) for item in found["items"]}
         with self._lock:
-            self._objects = objects
+            self._objects = {key: item for key, item in objects.items() if item is not None}
         self.synced.set()
         self._changed()
         return str(found["metadata"]["resourceVersion"])
@@ -129,12 +149,13 @@ class Kind:
     def _take(self, kind: str, item: Object) -> None:
         if kind == "BOOKMARK":
             return
+        now = None if kind == "DELETED" else self._read(item)
         with self._lock:
-            if kind == "DELETED":
-                self._objects.pop(_key(item), None)
-            else:
-                self._objects[_key(item)] = item
-        self._changed()
+            before = self._objects.pop(_key(item), None)
+            if now is not None:
+                self._objects[_key(item)] = now
+        if now != before:
+            self._changed()
 
 
 class Watched:
@@ -155,17 +176,18 @@ class Watched:
         return all(left)
 
     def cluster(self) -> Cluster:
-        return cluster(**{name: kind.objects() for name, kind in self._kinds.items()})
+        return Cluster(**{name: kind.objects() for name, kind in self._kinds.items()})
 
     def annotate(self, node: str, uplink_mac: str, addresses: tuple[str, ...]) -> None:
         """Tell other nodes' agents where this node is; nothing is written where they know."""
-        wanted = {UPLINK_MAC: uplink_mac, DATA_ADDRESSES: ",".join(addresses)}
-        for item in self._kinds["nodes"].objects():
-            if item["metadata"]["name"] == node:
-                has = item["metadata"].get("annotations") or {}
-                if any(has.get(key, "") != text for key, text in wanted.items()):
-                    body = {"metadata": {"annotations": wanted}}
-                    client.CoreV1Api(self._api).patch_node(node, body)
+        for known in self._kinds["nodes"].objects():
+            if known.name == node and (known.uplink_mac, known.addresses) != (
+                uplink_mac,
+                addresses,
+            ):
+                wanted = {UPLINK_MAC: uplink_mac, DATA_ADDRESSES: ",".join(addresses)}
+                body = {"metadata": {"annotations": wanted}}
+                client.CoreV1Api(self._api).patch_node(node, body)
 
     def end(self) -> None:
         for kind in self._kinds.values():

@@ -18,6 +18,11 @@ from tests.unit.p4.agent.kube import Object
 _KIND_OF = {path: name for name, path in KINDS.items()}
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that ends in the middle of a watch is nothing to be told of."""
+
+
 class FakeApi:
     """Objects by kind. Events are kept, and told to every watch from where it asks."""
 
@@ -31,7 +36,7 @@ class FakeApi:
         self._events: list[tuple[int, str, str, Object]] = []
         self._version = 100
         self._forgotten = 0
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self.start()
 
     # -- what tests do
@@ -74,7 +79,7 @@ class FakeApi:
 
     def start(self) -> None:
         """Where it was before."""
-        self._server = ThreadingHTTPServer((self.host, self.port), self._handler())
+        self._server = _Server((self.host, self.port), self._handler())
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.port = self._server.server_address[1]

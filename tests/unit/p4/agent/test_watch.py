@@ -69,6 +69,23 @@ def test_what_changes_is_seen(api: FakeApi, watched: Watched, changes: threading
     assert api.lists == 4, "one for each kind: the rest came by watching"
 
 
+def test_a_heartbeat_is_nothing_that_changes(api: FakeApi) -> None:
+    told: list[float] = []
+    api.put("nodes", kube.node("node1"))
+    watched = Watched(api.client, lambda: told.append(time.monotonic()))
+    assert watched.wait(10)
+    try:
+        node = kube.node("node1")
+        node["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-01-01T00:00:10Z"
+        api.put("nodes", node)
+        api.put("nodes", kube.node("node2"))  # by the same watch, after it
+        until("the other node is seen", lambda: len(watched.cluster().nodes) == 2)
+        until("it is told", lambda: len(told) >= 5)
+        assert len(told) == 5, "four lists, and the other node"
+    finally:
+        watched.end()
+
+
 def test_a_server_that_forgot_is_asked_for_everything(api: FakeApi, watched: Watched) -> None:
     api.forget()
     until("everything is listed again", lambda: api.lists >= 8)
