@@ -30,6 +30,7 @@ PROGRAM = ROOT / "p4" / "compiled" / "flowferry.json"
 P4INFO = ROOT / "p4" / "compiled" / "flowferry.p4info.txtpb"
 GATEWAY_MAC = "02:ff:00:00:00:01"
 DEADLINE = 20.0
+START_LIMIT = 90.0  # with a program to compile, on a busy machine
 _serial = itertools.count(1)
 
 
@@ -141,7 +142,7 @@ class SwitchProcess:
 
     def wait_ready(self) -> None:
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE)
+        ready, _, _ = select.select([self.process.stdout], [], [], START_LIMIT)
         line = self.process.stdout.readline().strip() if ready else ""
         if line != "ready":
             self.process.kill()

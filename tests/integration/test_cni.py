@@ -380,6 +380,33 @@ def test_an_agent_that_was_killed_goes_on_where_it_was(cni: Node) -> None:
     cni.delete(pod)
 
 
+def test_what_an_agent_was_killed_over_is_collected(cni: Node) -> None:
+    """The record is there, and nothing of what it says."""
+    pod = cni.pod()
+    cni.add(pod)
+    name = cni.interfaces()[0]
+    cni.bench.switch_namespace.run("ip", "link", "del", name)
+    cni.end_agent(kill=True)
+    cni.agent = cni.start_agent()
+    cni.wait_ready()
+    cni.delete(pod)
+    wait_until("the routes are gone", lambda: cni.routes() == {})
+    cni.nothing_left()
+
+
+def test_a_switch_that_has_lost_everything_gets_it_again(cni: Node) -> None:
+    """Without --pin neither ports nor entries outlive its process."""
+    pods = [cni.pod("a"), cni.pod("b")]
+    for pod in pods:
+        cni.add(pod)
+    before = (cni.ports(), cni.routes())
+    cni.bench.switch.end()
+    cni.bench.switch = cni.bench.start()
+    cni.bench.switch.wait_ready()
+    wait_until("ports and routes are there again", lambda: (cni.ports(), cni.routes()) == before)
+    assert all(pod.reaches(cni.client.address) for pod in pods)
+
+
 # -- in a chain
 
 

@@ -119,7 +119,11 @@ class Agent:
         self.source = source_of(options, settings, self.loop.wake)
         self._stack.callback(self.source.end)
         self.switch = NodeSwitch(
-            options.switch, options.device_id, settings, lambda: self.source.cluster()
+            options.switch,
+            options.device_id,
+            settings,
+            lambda: self.source.cluster(),
+            self.loop.wake,
         )
         self._stack.callback(self.switch.close)
         self.operations = Operations(self.records, self.switch)

@@ -25,12 +25,19 @@ class NodeSwitch:
     """Safe to call from several threads: whole passes and single pods are written in turn."""
 
     def __init__(
-        self, address: str, device_id: int, settings: Settings, cluster: Callable[[], Cluster]
+        self,
+        address: str,
+        device_id: int,
+        settings: Settings,
+        cluster: Callable[[], Cluster],
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
+        """``lost`` is called when a session ends, by whatever: the switch may begin anew."""
         self.address = address
         self.settings = settings
         self._device_id = device_id
         self._cluster = cluster
+        self._lost = lost
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._session: Session | None = None
@@ -45,7 +52,12 @@ class NodeSwitch:
                     self._session.close()
                 self._session = None
                 self._session = open_session(self.address, device_id=self._device_id)
+                threading.Thread(target=self._tell, args=(self._session,), daemon=True).start()
             return self._session
+
+    def _tell(self, session: Session) -> None:
+        session.closed.wait()
+        self._lost()
 
     def reconcile(self, attachments: Callable[[], Sequence[Attachment]]) -> Result:
         """A pass; pods that come and go do so before or after what it does with routes."""

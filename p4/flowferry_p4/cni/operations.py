@@ -193,16 +193,23 @@ class Operations:
         self.collect()
 
     def collect(self) -> None:
-        """Remove cables and ports that nobody remembers; what is in the making has a record."""
+        """Remove cables and ports that nobody remembers; what is in the making has a record.
+
+        A switch that was started without its ports gets back those that have their cables.
+        """
         with self._lock:
-            known = {record.interface for record in self.records.all()}
-            for name, number in self._switch.ports().items():
-                if name.startswith(PREFIX) and name not in known:
+            records = {record.interface: record for record in self.records.all()}
+            ports, cables = self._switch.ports(), interfaces.names()
+            for name, number in ports.items():
+                if name.startswith(PREFIX) and name not in records:
                     with contextlib.suppress(PortError):  # a DEL has just removed it
                         self._switch.remove_port(number)
-            for name in interfaces.names():
-                if name not in known:
+            for name in cables:
+                if name not in records:
                     interfaces.remove(name)
+                elif name not in ports:
+                    with contextlib.suppress(PortError):  # a DEL has just removed the cable
+                        self._switch.add_port(records[name].port, name)
 
     # -- STATUS
 
