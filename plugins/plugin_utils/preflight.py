@@ -18,7 +18,8 @@ def problems(
 ) -> list[Problem]:
     """Why workloads of these runtimes cannot come to the node, each with what to do.
 
-    What is missing is no problem where a role of ``brought`` installs it afterwards.
+    CRIU and engines are no problem where a role of ``brought`` sees to them afterwards, whatever
+    they lack: it installs, sets up and starts them, and tries them then.
     """
     found = [*_of_the_kernel(name, node), *_of_criu(name, node["criu"], brought)]
     # A process needs no engine: what is said of CRIU is said of it.
@@ -28,7 +29,7 @@ def problems(
         if ability is None:
             known = ", ".join(sorted(node["runtimes"]))
             found.append(_problem(name, f'there is no runtime "{runtime}"', f"use one of {known}"))
-        elif not ability["restores"] and not _is_brought(ability["version"], role, brought):
+        elif not ability["restores"] and role not in brought:
             found.append(
                 _problem(name, f"{runtime}: {ability['reason']}", f"apply the role {role}")
             )
@@ -44,7 +45,7 @@ def _of_the_kernel(name: str, node: Mapping[str, Any]) -> list[Problem]:
 
 
 def _of_criu(name: str, criu: Mapping[str, Any], brought: Sequence[str]) -> list[Problem]:
-    if criu["ok"] or _is_brought(criu["version"], "criu", brought):
+    if criu["ok"] or "criu" in brought:
         return []
     if criu["version"] is None:
         return [_problem(name, "CRIU is not installed", "apply the role criu")]
@@ -55,10 +56,6 @@ def _of_criu(name: str, criu: Mapping[str, Any], brought: Sequence[str]) -> list
             "apply the role criu, which takes a newer one, or use another kernel",
         )
     ]
-
-
-def _is_brought(version: str | None, role: str, brought: Sequence[str]) -> bool:
-    return version is None and role in brought
 
 
 def _problem(node: str, what: str, do: str) -> Problem:

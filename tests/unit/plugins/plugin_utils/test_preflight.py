@@ -45,12 +45,15 @@ def test_each_problem_says_what_to_do() -> None:
     assert [problem["do"].split()[0] for problem in found] == ["mount", "apply", "apply", "use"]
 
 
-def test_what_comes_later_may_be_missing_but_not_broken() -> None:
+def test_what_comes_later_may_be_missing_or_stand_still() -> None:
     missing = node(criu={"version": None, "ok": False, "message": "criu is not installed"})
     assert problems("node1", missing, ["docker"], ["criu", "docker"]) == []
     assert len(problems("node1", missing, ["docker"], ["docker"])) == 1
-    broken = node(criu={"version": "4.2", "ok": False, "message": "no"})
-    assert len(problems("node1", broken, [], ["criu"])) == 1
+    still = node(runtimes={"docker": {"version": "28", "restores": False, "reason": "no socket"}})
+    assert problems("node1", still, ["docker"], ["docker"]) == []
+    assert [one["do"] for one in problems("node1", still, ["docker"])] == ["apply the role docker"]
+    frozen = node(cgroup={"version": 2, "freezer": False})
+    assert len(problems("node1", frozen, ["podman"], ["criu", "podman"])) == 1
 
 
 def test_processors_are_compared_both_ways() -> None:
