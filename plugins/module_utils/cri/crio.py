@@ -126,12 +126,17 @@ class Crio(ContainerRuntime):
         self.wait_until_written(containers)
         for container in containers:
             self._tell_of_resumption(container)
-            self._standstill(container).leave()
+            self._standstill(container).give_up()
             Freezer(container["freezer"]).thaw()
+        for container in containers:
+            self._standstill(container).leave()
 
     def is_writing(self, container: About) -> bool:
         """CRIU's images are there until the archive is complete, or given up."""
-        root, driver = self._setting("root"), self._setting("storage_driver")
+        try:
+            root, driver = self._setting("root"), self._setting("storage_driver")
+        except FlowferryError:  # a CRI-O that has ended writes nothing
+            return False
         return Path(f"{root}/{driver}-containers/{container['id']}/userdata/checkpoint").exists()
 
     def _standstill(self, container: About) -> Standstill:

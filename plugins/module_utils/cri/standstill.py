@@ -72,15 +72,20 @@ class Standstill:
                 "when the node is less busy",
             )
 
-    def leave(self) -> None:
-        """Undo enter() and begin(), which may not have happened, or in another process."""
+    def give_up(self) -> None:
+        """Undo begin(), which may not have happened, or in another process."""
         self._given_up.set()
         if self._watching is not None:
             self._watching.join()
+        with suppress(FileNotFoundError):  # nor enter()
+            (self.inner / "freezer.state").write_text("THAWED")
+
+    def leave(self) -> None:
+        """Undo enter(), too."""
+        self.give_up()
         deadline = time.monotonic() + LIMIT
         with suppress(FileNotFoundError):  # the container has ended by itself
             while self.inner.exists():
-                (self.inner / "freezer.state").write_text("THAWED")
                 self._move(self.inner, self.outer)
                 with suppress(OSError):  # a process was forked just now
                     self.inner.rmdir()

@@ -262,12 +262,10 @@ class TestCrioContainers:
     def test_it_is_told_when_a_container_goes_on(
         self, runtime: crio.Crio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """CRI-O refuses (409) when it has not seen it frozen, or is not there at all."""
+        """CRI-O refuses (409) when it has not seen it frozen."""
         done: list[str] = []
         monkeypatch.setattr(crio.Freezer, "thaw", lambda freezer: done.append("thaw"))
         about = {"id": "c0ffee", "freezer": str(tmp_path / "none"), "dumped": ""}
-        runtime.resume([about], True)
-        assert done == ["thaw"]
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -283,7 +281,17 @@ class TestCrioContainers:
             answering.start()
             runtime.resume([about], True)
             answering.join(10)
-        assert done == ["thaw", "/unpause/c0ffee", "thaw"]
+        assert done == ["/unpause/c0ffee", "thaw"]
+
+    def test_without_crio_a_container_goes_on_all_the_same(
+        self, runtime: crio.Crio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        thawed: list[str] = []
+        monkeypatch.setattr(crio.Freezer, "thaw", lambda freezer: thawed.append(str(freezer.path)))
+        del runtime.__dict__["_settings"]  # so that it would have to tell them
+        freezers = [str(tmp_path / "one"), str(tmp_path / "two")]
+        runtime.resume([{"id": one, "freezer": one, "dumped": ""} for one in freezers], True)
+        assert thawed == freezers
 
     def test_a_dump_for_nobody_is_waited_for(
         self, runtime: crio.Crio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
