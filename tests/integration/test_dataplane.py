@@ -8,11 +8,21 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from socket import inet_aton
+from zlib import crc32
 
 import pytest
+from flowferry_p4.agent.maglev import fill
 
 from tests.integration.switch_bench import wait_until
-from tests.integration.two_nodes import CLIENT, Cluster, RunningPod, ask, two_nodes
+from tests.integration.two_nodes import (
+    CLIENT,
+    Cluster,
+    Connections,
+    RunningPod,
+    ask,
+    two_nodes,
+)
 from tests.unit.p4.agent import kube
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -121,6 +131,41 @@ def test_outside_traffic_that_stays_on_its_node(cluster: Cluster, pods: list[Run
     asked = [[a["target"] for a in node.entries("arp")] for node in cluster.nodes]
     assert [f"{LOCAL}/32" in targets for targets in asked] == [False, True]
     assert set(ask(cluster.client, LOCAL, 80, count=5)) == {away.name}
+
+
+def chosen(client_port: int, address: str, pods: list[RunningPod]) -> str:
+    """The pod that Maglev hashing says a flow of the client goes to, computed beside the switch."""
+    flow = inet_aton(CLIENT) + inet_aton(address) + bytes([6])
+    flow += client_port.to_bytes(2, "big") + (80).to_bytes(2, "big")
+    names = {f"{pod.address} 8080": pod.name for pod in pods}
+    return names[fill(names, 251)[crc32(flow) % 251]]
+
+
+def test_what_breaks_when_endpoints_come_and_go_is_known_beforehand(
+    cluster: Cluster, pods: list[RunningPod]
+) -> None:
+    """Exactly the flows whose bucket leads to another pod; all others go on, and none is mixed."""
+    address = "203.0.113.95"
+    first, second = cluster.nodes
+    many = [(first, second)[n % 2].add(cluster.api, f"s{n}") for n in range(7)]
+    few = many[:3]
+    service = kube.service("scaled", outside=(address,), port=80)
+    for before, after in ((few, many), (many, few)):
+        cluster.serve(service, *before)
+        cluster.wait_for(address, *before)
+        connections = Connections(cluster.client, address, 80, 100)
+        assert connections.first == {n: chosen(n, address, before) for n in connections.first}
+        cluster.serve(service, *after)
+        cluster.wait_for(address, *after)
+        heard = connections.talk()
+        stays = {n: name == chosen(n, address, after) for n, name in connections.first.items()}
+        assert heard == {n: connections.first[n] if stays[n] else None for n in heard}
+        connections.close()
+        left = {pod.name for pod in after}
+        lived = [n for n, name in connections.first.items() if name in left]
+        torn = sum(not stays[n] for n in lived)
+        print(f"\n{len(before)} to {len(after)}: {torn} of {len(lived)} flows break "
+              "whose pod lives")  # fmt: skip
 
 
 def test_another_node_takes_an_outside_address_over(

@@ -293,6 +293,58 @@ for number in range(count):
 """
 
 
+_KEEP = """
+import json, socket, sys
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+kept = {}
+for number in range(count):
+    s = socket.create_connection((address, port), 3)
+    s.settimeout(3)
+    kept[s.getsockname()[1]] = s
+def talk():
+    said = {}
+    for s in kept.values():
+        try:
+            s.send(b"hello")
+        except OSError:
+            pass
+    for number, s in kept.items():
+        try:
+            said[number] = s.recv(100).split()[0].decode()
+        except (OSError, IndexError):
+            said[number] = None
+    print(json.dumps(said), flush=True)
+talk()
+for line in sys.stdin:
+    talk()
+"""
+
+
+class Connections:
+    """Connections of a client that stay; each says which pod answers, again and again."""
+
+    def __init__(self, who: Namespace, address: str, port: int, count: int) -> None:
+        self._process = who.python(_KEEP, address, str(port), str(count))
+        self.first = self._hear()
+
+    def talk(self) -> dict[int, str | None]:
+        """The pod by the client's port; None where the connection is broken."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("again\n")
+        self._process.stdin.flush()
+        return self._hear()
+
+    def _hear(self) -> dict[int, str | None]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._process.communicate()[1]
+        return {int(number): name for number, name in json.loads(line).items()}
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
 def ask(
     who: Namespace, address: str, port: int = 8080, kind: str = "tcp", count: int = 1
 ) -> list[str]:
