@@ -44,12 +44,16 @@ class MemorySwitch:
 
     def check(self) -> None:
         """Every packet to a service finds a bucket, its backend, and a route to that."""
+        reached: dict[str, int | None] = {}
         for service in self.tables.of("service", "service_ipv6"):
             for bucket in range(service.params["bucket_count"]):
-                self.follow(service, bucket)
+                address, _ = self.follow(service, bucket)
+                if address not in reached:
+                    reached[address] = self.port_of(address)
+                assert reached[address] is not None, f"{service.label}: no route to {address}"
 
-    def follow(self, service: Entry, bucket: int) -> tuple[str, int, int]:
-        """Address and port of the backend, and the switch's port that leads there."""
+    def follow(self, service: Entry, bucket: int) -> tuple[str, int]:
+        """Address and port of the backend."""
         version6 = service.table.endswith("_ipv6")
         suffix = "_ipv6" if version6 else ""
         key = {"service_id": service.params["service_id"], "bucket": bucket}
@@ -58,9 +62,7 @@ class MemorySwitch:
         number = {"backend_id": chosen.params["backend_id"]}
         backend = self.tables.get(Entry(f"backend{suffix}", number))
         assert backend, f"{chosen.label}: no backend {number}"
-        port = self.port_of(backend.params["address"])
-        assert port is not None, f"{backend.label}: no route to {backend.params['address']}"
-        return backend.params["address"], backend.params["port"], port
+        return backend.params["address"], backend.params["port"]
 
     def port_of(self, address: str) -> int | None:
         """By the longest prefix."""
@@ -80,4 +82,4 @@ class MemorySwitch:
         service = self.tables.get(Entry(table, key))
         assert service, f"no service {address} port {port}"
         found = [self.follow(service, n) for n in range(service.params["bucket_count"])]
-        return [f"{a} {p}" for a, p, _ in found]
+        return [f"{a} {p}" for a, p in found]
