@@ -30,6 +30,7 @@ CRIO_LEFTOVERS = {
     # Only what is served while a pod moves has a name at the loopback interface and no tag.
     "checkpoint images": "crictl -r unix:///run/crio/crio.sock images | grep '^127.0.0.1 '",
     "keys of registries": "ls /etc/containers/certs.d | grep 127.0.0.1",
+    "freezer groups": "find /sys/fs/cgroup/freezer -type d -name flowferry",
 }
 
 
