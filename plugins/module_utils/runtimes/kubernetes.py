@@ -24,6 +24,7 @@ from ..criu import check_criu, check_space
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
+from ..shared_memory import check_shared_memory
 from ..storage import storage_of
 from ..volumes.destination import copied
 from ..volumes.empty_dirs import EmptyDirs, found_of
@@ -96,6 +97,7 @@ class KubernetesPod(Workload):
                     f"container {container.name} of {self.title} is in the root cgroup, which "
                     "cannot be frozen; let the kubelet make cgroups (cgroupDriver: cgroupfs)",
                 )
+            check_shared_memory(self.title, container.name, freezer.pids())
             found[container.name] = {
                 "id": container.id,
                 "freezer": str(freezer.path),
