@@ -281,6 +281,60 @@ class Postgres:
         }
 
 
+class Ledger:
+    """Several connections, each of which commits one row after another, as fast as it is let."""
+
+    WRITERS = 8
+
+    def __init__(self, host: str) -> None:
+        self.session = Session(host)
+        self.session.ask("CREATE TABLE ledger (writer int, number int, UNIQUE (writer, number))")
+        self.ended = threading.Event()
+        self.committed = [0] * self.WRITERS
+        self.errors: list[str] = []
+        sessions = [Session(host) for _ in range(self.WRITERS)]
+        self.threads = [
+            threading.Thread(target=self._write, args=one, daemon=True)
+            for one in enumerate(sessions)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _write(self, writer: int, session: Session) -> None:
+        try:
+            while not self.ended.is_set():
+                session.ask(f"INSERT INTO ledger VALUES ({writer}, {self.committed[writer] + 1})")
+                self.committed[writer] += 1
+        except (OSError, ValueError) as error:
+            self.errors.append(repr(error))
+
+    def check(self) -> dict[str, Any]:
+        return {"committed": sum(self.committed), "errors": self.errors}
+
+    def finish(self) -> dict[str, Any]:
+        """How many of the rows that were acknowledged are there, and how many there are at all."""
+        self.ended.set()
+        for thread in self.threads:
+            thread.join(LIMIT)
+        counted = "SELECT count(*) FROM ledger WHERE writer = {0} AND number <= {1}"
+        rows = [
+            int(self.session.ask(counted.format(writer, number))[0])
+            for writer, number in enumerate(self.committed)
+        ]
+        all_rows = int(self.session.ask("SELECT count(*) FROM ledger")[0])
+        return {**self.check(), "found": sum(rows), "rows": all_rows}
+
+
+class Auditor:
+    """Looks at what a ledger has."""
+
+    def __init__(self, host: str) -> None:
+        self.session = Session(host)
+
+    def check(self) -> dict[str, Any]:
+        return {"rows": int(self.session.ask("SELECT count(*) FROM ledger")[0])}
+
+
 class Ssh:
     """A program that was started by ssh, which keeps answering."""
 
@@ -340,9 +394,11 @@ class Tree:
 
 
 KINDS: dict[str, Callable[[str], Any]] = {
+    "auditor": Auditor,
     "command": Command,
     "echo": Echo,
     "memcached": Memcached,
+    "ledger": Ledger,
     "nginx": Nginx,
     "postgres": Postgres,
     "ssh": Ssh,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flowferry_p4.client import Entry, Update
 from lab_control import NODES, Lab, wait_for
+from postgres import GROUP, PASSWD, POSTGRES, build_nobody
 
 from demo.traffic import RemoteClient
 
@@ -21,13 +22,6 @@ SPACE = f"ff-{NAME}"
 CLIENT = Path(__file__).with_name("program_client.py")
 LARGE = 40 << 20
 """Bytes of the download: far more than what buffers hold, so that the server waits."""
-SYS_RESOURCE = 1 << 24
-"""The capability to read and set the limits of other users' processes."""
-PASSWD = """root::0:0:root:/root:/bin/sh
-sshd:x:100:65534:sshd:/run/sshd:/bin/false
-nobody:x:65534:65534:nobody:/:/bin/false
-"""
-GROUP = "root:x:0:\nnogroup:x:65534:\n"
 NGINX = """
 daemon off; user root; worker_processes 2; pid /nginx.pid; error_log stderr;
 events { worker_connections 200; }
@@ -89,29 +83,6 @@ while True:
         serve(connection)
 """
 """A server that accepts only now and then, so that some connections always wait for it."""
-POSTGRES = """
-import glob, os, pathlib, subprocess
-
-programs = glob.glob("/usr/lib/postgresql/*/bin")[0]
-data = pathlib.Path("/var/lib/data")
-data.mkdir()
-os.chown(data, 65534, 65534)
-if os.path.exists("/srv/nobody.so"):
-    os.environ["LD_PRELOAD"] = "/srv/nobody.so"
-else:
-    os.setgid(65534)
-    os.setuid(65534)
-subprocess.run(
-    [f"{programs}/initdb", "-D", data, "--auth=trust", "--username=it", "--locale=C"], check=True
-)
-with (data / "pg_hba.conf").open("a") as allowed:
-    allowed.write("host all all all trust")
-server = f"{programs}/postgres"
-options = ["-c", "listen_addresses=*", "-c", "unix_socket_directories="]
-os.execv(server, [server, "-D", data, *options])
-"""
-NOBODY = "int getuid(void) { return 65534; } int geteuid(void) { return 65534; }"
-"""PostgreSQL refuses to be root, and root may lack the right to dump others (code other_user)."""
 SSHD = """
 import os, pathlib, subprocess
 
@@ -162,9 +133,7 @@ def files(lab: Lab) -> str:
     lab.run("node1", "mkdir -p /root/programs/etc /root/programs/srv")
     for name, text in contents.items():
         lab.run("node1", f"printf %s {shlex.quote(text)} >/root/programs/{name}")
-    if not int(lab.run("node1", "awk '/CapBnd/ {print $2}' /proc/self/status"), 16) & SYS_RESOURCE:
-        build = "clang -xc -shared -fPIC -o /root/programs/srv/nobody.so -"
-        lab.run("node1", f"echo {shlex.quote(NOBODY)} | {build}")
+    build_nobody(lab, "/root/programs/srv/nobody.so")
     large = "/root/programs/srv/large"
     lab.run("node1", f"head -c {LARGE} /dev/urandom >{large}")
     return lab.run("node1", f"sha256sum {large}").split()[0]
