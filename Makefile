@@ -52,13 +52,14 @@ test: lint lab-root ## everything: lint, unit, integration and system tests, rol
 	python3 -m tests.stages
 
 .PHONY: lint
-lint: install ## ruff, mypy, yamllint, ansible-lint (production profile)
+lint: install ## ruff, mypy, yamllint, ansible-lint (production profile), antsibull-docs
 	ruff check .
 	ruff format --check .
 	mypy -p flowferry_p4 -p benchmark -p demo
 	mypy -p ansible_collections.flowferry.core.plugins.module_utils
 	yamllint -s .
 	ansible-lint -q
+	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck collections/ansible_collections/flowferry/core
 
 .PHONY: unit
 unit: install ## tests that need neither root nor a switch
