@@ -89,6 +89,7 @@ class Pod(Namespace):
     def answered(process: subprocess.Popen[str], seconds: float = 0.0) -> bool:
         said, errors = process.communicate(timeout=seconds + DEADLINE)
         assert not errors, errors
+        print(said)  # for who reads of a failure: which error it was
         return said.endswith("answered\n")
 
 

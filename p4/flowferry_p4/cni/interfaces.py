@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from flowferry_p4.agent.links import GATEWAYS
 
-from .protocol import ATTACHED_ALREADY, IO_FAILURE, UNKNOWN_CONTAINER, CniError
+from .protocol import ATTACHED_ALREADY, IO_FAILURE, TRY_AGAIN, UNKNOWN_CONTAINER, CniError
 from .records import PREFIX
 
 _CLONE_NEWNET = 0x40000000
 _NODAD = 0x02
 _ONLINK = 0x04
+_CARRIER_LIMIT = 10.0
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _BY_VERSION = {ip_address(gateway).version: gateway for gateway in GATEWAYS}
 Found = TypeVar("Found")
@@ -121,6 +123,25 @@ def _set_up(ipr: IPRoute, name: str, addresses: Sequence[str]) -> None:
                 raise
             text = "the pod has a way out already, and cannot have a second one"
             raise CniError(ATTACHED_ALREADY, text) from error
+
+
+def wait_until_up(handle: int, outside: str, inside: str) -> None:
+    """Until both ends carry packets: the kernel drops them, without a word, a while after a cable
+    has been plugged in, the longer the more are at once.
+    """
+    deadline = time.monotonic() + _CARRIER_LIMIT
+    with IPRoute() as ipr:
+        _wait_until_up(ipr, outside, deadline)
+    _within(handle, lambda ipr: _wait_until_up(ipr, inside, deadline))
+
+
+def _wait_until_up(ipr: IPRoute, name: str, deadline: float) -> None:
+    for index in ipr.link_lookup(ifname=name):
+        while ipr.get_links(index)[0].get_attr("IFLA_OPERSTATE") != "UP":
+            if time.monotonic() > deadline:
+                text = f"the interface {name} is not up {_CARRIER_LIMIT:g} s after it was connected"
+                raise CniError(TRY_AGAIN, text)
+            time.sleep(0.002)
 
 
 def look(handle: int, name: str) -> Inside | None:

@@ -90,6 +90,7 @@ class Operations:
                 host_mac = interfaces.make(handle, name, inside, mac, mtu, addresses)
                 self._switch.add_port(record.port, name)
                 self._switch.attach(record.attachment)
+                interfaces.wait_until_up(handle, name, inside)
             except BaseException:
                 self._undo(call, name)
                 raise
