@@ -35,14 +35,16 @@ PLUGIN = ROOT / "p4/flowferry_p4/cni/plugin.py"
 IPAM = ROOT / "roles/pod_network/files/flowferry-ipam"
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
-# Connects again and again to a port where nobody listens; a packet that is lost is a timeout.
+# Connects again and again to a port where nobody listens; a packet that is lost is a timeout. Once
+# only, what is lost may be sent again: that the pod is reached is asked, on a machine that is busy.
 _KNOCK = """
 import socket, sys, time
+limit = 0.9 if float(sys.argv[2]) else 5.0
 end = time.monotonic() + float(sys.argv[2])
 print("begun", flush=True)
 while True:
     try:
-        socket.create_connection((sys.argv[1], 9), 0.9).close()
+        socket.create_connection((sys.argv[1], 9), limit).close()
     except ConnectionRefusedError:
         pass
     except OSError as error:
