@@ -41,12 +41,15 @@ ENTRIES = (1, 1_000, 100_000)
 BATCH = 1_000
 SECONDS = 4.0
 PINGS = 2_000
+TURNS = 10
 MODIFIES = 200
 FILLED = "reply"
 """The table that gets the entries: exact, and looked up for each packet."""
 
+# Each on a CPU of its own: whether the scheduler has them share one is a factor of two.
 SINK = r"""
-import socket, sys, time
+import os, socket, sys, time
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 kind, address, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 if kind == "tcp":
     listener = socket.create_server((address, 7000))
@@ -69,7 +72,8 @@ print(count / (time.perf_counter() - start), size * 8 / (time.perf_counter() - s
 """
 
 SOURCE = r"""
-import socket, sys, time
+import os, socket, sys, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 kind, address, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 end = time.monotonic() + seconds
 if kind == "tcp":
@@ -113,14 +117,12 @@ def measure(client: Host | End, server: Host | End) -> dict[str, float]:
     """Throughput of TCP, rate of small packets, and round-trip times between two hosts."""
     _, tcp = _stream("tcp", client, server)
     packets, _ = _stream("udp", client, server)
-    times = _round_trips(client, server)
+    return {"tcp_gbit": tcp / 1e9, "packets": packets, **_spread(_round_trips(client, server))}
+
+
+def _spread(times: list[int]) -> dict[str, float]:
     cuts = statistics.quantiles(times, n=100)
-    return {
-        "tcp_gbit": tcp / 1e9,
-        "packets": packets,
-        "rtt_p50_us": cuts[49] / 1e3,
-        "rtt_p99_us": cuts[98] / 1e3,
-    }
+    return {"rtt_p50_us": cuts[49] / 1e3, "rtt_p99_us": cuts[98] / 1e3}
 
 
 def _line(process: subprocess.Popen[str]) -> str:
@@ -172,7 +174,8 @@ class End(Namespace):
         self.address = address
 
 
-def wire() -> dict[str, Any]:
+@contextlib.contextmanager
+def wire() -> Iterator[tuple[End, End]]:
     """Nothing in between: what round trips take anyway."""
     with contextlib.ExitStack() as stack:
         ends = []
@@ -185,10 +188,11 @@ def wire() -> dict[str, Any]:
         for end in ends:
             end.run("ip", "address", "add", f"{end.address}/24", "dev", "data0")
             end.run("ip", "link", "set", "data0", "up")
-        return measure(one, two)
+        yield one, two
 
 
-def bridge() -> dict[str, Any]:
+@contextlib.contextmanager
+def bridge() -> Iterator[tuple[Host, Host]]:
     with hosts() as (middle, client, server):
         middle.run("ip", "link", "add", "bridge0", "type", "bridge")
         middle.run("ip", "link", "set", "bridge0", "up")
@@ -197,7 +201,7 @@ def bridge() -> dict[str, Any]:
         for host, other in ((client, server), (server, client)):
             host.run("ip", "route", "replace", other.address, "dev", "data0")
         wait_until("the bridge forwards", lambda: ping(client, server.address, 1, 1.0))
-        return measure(client, server)
+        yield client, server
 
 
 def large_program(directory: Path) -> Path:
@@ -233,6 +237,29 @@ def embedded(directory: Path) -> dict[str, Any]:
             result["modify_ms"] = _modify_times(controller, client)
         switch.end()
         return result
+
+
+@contextlib.contextmanager
+def switch(directory: Path) -> Iterator[tuple[Host, Host]]:
+    with hosts() as (middle, client, server):
+        process = SwitchProcess(middle, directory / "switch", ["1@port1", "2@port2"])
+        process.wait_ready()
+        with Controller(process.address, Names.of(P4INFO)) as controller:
+            controller.answer()
+            controller.set_pipeline()
+            _routes(controller, client, server)
+        yield client, server
+        process.end()
+
+
+def round_trips(directory: Path) -> dict[str, Any]:
+    """By turns: what slows the machine down for a while then slows all of them."""
+    times: dict[str, list[int]] = {"wire": [], "bridge": [], "switch": []}
+    with wire() as alone, bridge() as bridged, switch(directory) as switched:
+        for _ in range(TURNS):
+            for name, ends in zip(times, (alone, bridged, switched)):
+                times[name] += _round_trips(*ends)
+    return {name: _spread(measured) for name, measured in times.items()}
 
 
 def hold(directory: Path) -> dict[str, Any]:
@@ -328,7 +355,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ff-speed-") as scratch:
-        result: dict[str, Any] = {"wire": wire(), "bridge": bridge()}
+        result: dict[str, Any] = {"round_trips": round_trips(Path(scratch))}
+        with wire() as ends:
+            result["wire"] = measure(*ends)
+        with bridge() as bridged:
+            result["bridge"] = measure(*bridged)
         result["embedded"] = embedded(Path(scratch))
         result["hold"] = hold(Path(scratch))
         if options.bmv2:
