@@ -240,7 +240,8 @@ def embedded(directory: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def switch(directory: Path) -> Iterator[tuple[Host, Host]]:
+def switch(directory: Path) -> Iterator[tuple[str, Host, Host]]:
+    """Its address, and the hosts at its ports, which it has routes to."""
     with hosts() as (middle, client, server):
         process = SwitchProcess(middle, directory / "switch", ["1@port1", "2@port2"])
         process.wait_ready()
@@ -248,15 +249,15 @@ def switch(directory: Path) -> Iterator[tuple[Host, Host]]:
             controller.answer()
             controller.set_pipeline()
             _routes(controller, client, server)
-        yield client, server
+        yield process.address, client, server
         process.end()
 
 
 def round_trips(directory: Path) -> dict[str, Any]:
     """By turns: what slows the machine down for a while then slows all of them."""
     times: dict[str, list[int]] = {"wire": [], "bridge": [], "switch": []}
-    with wire() as alone, bridge() as bridged, switch(directory) as switched:
-        for _ in range(TURNS):
+    with wire() as alone, bridge() as bridged, switch(directory) as (_, *switched):
+        for _turn in range(TURNS):
             for name, ends in zip(times, (alone, bridged, switched)):
                 times[name] += _round_trips(*ends)
     return {name: _spread(measured) for name, measured in times.items()}
@@ -264,16 +265,8 @@ def round_trips(directory: Path) -> dict[str, Any]:
 
 def hold(directory: Path) -> dict[str, Any]:
     """What a controller of ours keeps of a flow, and delivers."""
-    with hosts() as (middle, client, server):
-        switch = SwitchProcess(middle, directory / "hold", ["1@port1", "2@port2"])
-        switch.wait_ready()
-        with Controller(switch.address, Names.of(P4INFO)) as controller:
-            controller.answer()
-            controller.set_pipeline()
-            _routes(controller, client, server)
-        result = measure_hold(switch.address, client, server)
-        switch.end()
-        return result
+    with switch(directory) as (address, client, server):
+        return measure_hold(address, client, server)
 
 
 def _routes(controller: Controller, *ends: Host) -> None:

@@ -12,7 +12,7 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,28 @@ class Pod(Namespace):
         return said.endswith("answered\n")
 
 
+def start_agent(namespace: str, directory: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
+    """An agent in a network namespace, that has said that it is ready; its log is in agent.log.
+
+    It has its own network namespace only: those of pods that come later are to be seen.
+    """
+    command = ["nsenter", f"--net=/run/netns/{namespace}", "--"]
+    command += [sys.executable, "-m", "flowferry_p4.agent", *arguments]
+    log = directory / "agent.log"
+    with log.open("a", encoding="utf-8") as out:
+        agent = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "p4")},
+            stdout=subprocess.PIPE,
+            stderr=out,
+            text=True,
+        )
+    assert agent.stdout is not None
+    ready, _, _ = select.select([agent.stdout], [], [], DEADLINE)
+    assert ready and agent.stdout.readline() == "ready\n", log.read_text(encoding="utf-8")
+    return agent
+
+
 class Node:
     """The agent beside the switch, and the plugin."""
 
@@ -115,26 +137,14 @@ class Node:
     # -- the agent
 
     def start_agent(self, *more: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable, "-m", "flowferry_p4.agent", "--node", "node1",
+        arguments = [
+            "--node", "node1",
             *(more or ("--without-cluster",)), "--switch", self.bench.switch.address,
             "--uplink", "1@port1", "--next-hop-mac", self.client.mac,
             "--socket", str(self.socket), "--state", str(self.directory / "attachments"),
             "--metrics", "127.0.0.1:9560",
         ]  # fmt: skip
-        log = (self.directory / "agent.log").open("a", encoding="utf-8")
-        agent = subprocess.Popen(
-            # Its own network namespace only: those of pods that come later are to be seen.
-            ["nsenter", f"--net=/run/netns/{self.bench.switch_namespace.name}", "--", *command],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "p4")},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert agent.stdout is not None
-        ready, _, _ = select.select([agent.stdout], [], [], DEADLINE)
-        assert ready and agent.stdout.readline() == "ready\n", self.log()
-        return agent
+        return start_agent(self.bench.switch_namespace.name, self.directory, arguments)
 
     def log(self) -> str:
         return (self.directory / "agent.log").read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 from flowferry_p4.client import Session
 from flowferry_p4.cni.interfaces import namespace
 
-from tests.integration.cni_bench import IPAM, PLUGIN, Pod
+from tests.integration.cni_bench import IPAM, PLUGIN, Pod, start_agent
 from tests.integration.switch_bench import (
     DEADLINE,
     P4INFO,
@@ -131,27 +130,15 @@ class ClusterNode(Namespace):
         return switch
 
     def start_agent(self) -> subprocess.Popen[str]:
-        command = [
-            "nsenter", f"--net=/run/netns/{self.name}", "--",
-            sys.executable, "-m", "flowferry_p4.agent", "--node", self.node,
+        arguments = [
+            "--node", self.node,
             "--kubeconfig", str(self.kubeconfig), "--switch", self.switch.address,
             "--uplink", "1@up0", "--next-hop-mac", CLIENT_MAC,
             "--host-port", "2@ffhost", "--data-address", self.address,
             "--socket", str(self.directory / "agent.sock"),
             "--state", str(self.directory / "attachments"),
         ]  # fmt: skip
-        with (self.directory / "agent.log").open("a", encoding="utf-8") as log:
-            agent = subprocess.Popen(
-                command,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "p4")},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert agent.stdout is not None
-        ready, _, _ = select.select([agent.stdout], [], [], DEADLINE)
-        assert ready and agent.stdout.readline() == "ready\n", self.log()
-        return agent
+        return start_agent(self.name, self.directory, arguments)
 
     def log(self) -> str:
         return (self.directory / "agent.log").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -94,7 +94,7 @@ class Cluster:
     pods: Sequence[Pod] = ()
     nodes: Sequence[Node] = ()
     services: Sequence[Service] = ()
-    slices: Sequence[Slice] = field(default=())
+    slices: Sequence[Slice] = ()
 
 
 def cluster(
