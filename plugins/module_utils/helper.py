@@ -133,8 +133,8 @@ class Operations:
         directory = self._empty_checkpoint()
         with ExitStack() as beside:
             said = beside.enter_context(self.volumes.last_pass())
-            if self._sender is not None:
-                growing = self.workload.growing_files
+            growing = self.workload.growing_files
+            if growing and self._sender is not None:
                 beside.enter_context(self._sender.following(directory, growing))
             self.workload.checkpoint(about, directory)
         return said
