@@ -101,7 +101,12 @@ p4: install ## compile the P4 program (needs p4c on PATH)
 role-pages: install ## write docs/roles from the roles' argument_specs
 	python3 tools/role_pages.py
 
+# Versions that the lock file has are kept as long as requirements.txt lets them be, so that the same two files
+# give the same file again. UPGRADE=1 takes the newest. In another Python versions would differ.
 .PHONY: lock
-lock: ## write requirements.lock.txt from requirements.txt
-	@tmp=$$(mktemp -d) && python3 -m venv $$tmp && $$tmp/bin/pip install -q -r requirements.txt && \
-	{ echo "# Written by \`make lock\` from requirements.txt, for Python 3.11. Do not edit."; $$tmp/bin/pip freeze; } > requirements.lock.txt; rm -rf $$tmp
+lock: ## write requirements.lock.txt from requirements.txt; UPGRADE=1 for newer versions
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && python3.11 -m venv $$tmp/venv && \
+	$$tmp/venv/bin/pip install -q --disable-pip-version-check $(if $(UPGRADE),,-c requirements.lock.txt) -r requirements.txt && \
+	{ echo "# Written by \`make lock\` from requirements.txt, for Python 3.11. Do not edit."; \
+	  $$tmp/venv/bin/pip freeze | LC_ALL=C sort -f; } > $$tmp/lock && \
+	cp $$tmp/lock requirements.lock.txt
