@@ -66,7 +66,10 @@ DEVICES = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
     ("kmsg", 1, 11),  # the kubelet reads what the kernel says of memory
+    ("loop-control", 10, 237),
 )
+# A file system in a file, which limits what a registry stores, is mounted through one of them.
+BLOCK_DEVICES = tuple((f"loop{number}", 7, number) for number in range(16))
 DEVICE_LINKS = (
     ("ptmx", "pts/ptmx"),
     ("fd", "/proc/self/fd"),
@@ -330,6 +333,8 @@ def _mount_devices(root: Path) -> None:
     umask = os.umask(0)
     for name, major, minor in DEVICES:
         os.mknod(dev / name, 0o020666, os.makedev(major, minor))
+    for name, major, minor in BLOCK_DEVICES:
+        os.mknod(dev / name, 0o060600, os.makedev(major, minor))
     os.umask(umask)
     for name, target in DEVICE_LINKS:
         (dev / name).symlink_to(target)
