@@ -62,6 +62,12 @@ class Bed:
         arguments = [self.lab.address, "6379", str(megabytes)]
         self.lab.run("client", shlex.join(["python3", "-c", _FILL.read_text(), *arguments]))
 
+    def end_connections(self) -> None:
+        """All that Redis has; those as well whose other end knows nothing of them any more."""
+        answer = self.lab.redis("CLIENT", "KILL", "TYPE", "normal")
+        if not answer.startswith(":"):
+            raise LabError(f"Redis does not end its connections: {answer}")
+
     @contextmanager
     def load(self) -> Iterator[TrafficClient]:
         """A pipelined writer, and the client whose silence is the downtime."""

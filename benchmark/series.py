@@ -79,12 +79,15 @@ def _connections(output: Path, bed: Bed, facts: Record, moves: int, count: int) 
 
 
 def _crowd(output: Path, bed: Bed, facts: Record, moves: int, count: int) -> None:
-    """So many connections that are busy, and as many that are idle; new ones for each move."""
-    with bed.load() as pingpong:
-        for number in range(moves):
-            with bed.crowd(count, idle=count) as crowd:
-                moved = _move(bed, facts, pingpong) | {"crowd": crowd.seen()}
-            append(output, "move", **facts, number=number, each=count, **moved)
+    """So many connections that are busy, and as many that are idle; new ones for each move.
+
+    Of those that a move has broken Redis would keep its ends, until it takes no more.
+    """
+    for number in range(moves):
+        bed.end_connections()
+        with bed.load() as pingpong, bed.crowd(count, idle=count) as crowd:
+            moved = _move(bed, facts, pingpong) | {"crowd": crowd.seen()}
+        append(output, "move", **facts, number=number, each=count, **moved)
 
 
 Series = Callable[[Path, Bed, Record, int, int], None]

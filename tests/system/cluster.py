@@ -143,6 +143,14 @@ class ClusterLab(Lab):
         finally:
             subprocess.run(self.daemon(host, name, "start"), shell=True, check=True, timeout=60)
 
+    @contextmanager
+    def going_on(self, host: str, name: str) -> Iterator[str]:
+        """The command that makes a program stand still; afterwards it goes on."""
+        try:
+            yield self.daemon(host, name, "pause")
+        finally:
+            subprocess.run(self.daemon(host, name, "continue"), shell=True, check=True, timeout=60)
+
     def forget_image(self, node: str, image: str) -> None:
         """A node loses an image, NAME@DIGEST, by all its names."""
         if self.crio:

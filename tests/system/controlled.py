@@ -165,8 +165,17 @@ class Workload:
             for client in started:
                 client.end()
 
-    def move(self) -> Played:
-        return self.lab.move(self.other, f"pod:default/{self.pod['metadata']['name']}")
+    def move(self, destination: str = "", **environment: str) -> Played:
+        """To the other node, unless another one is named."""
+        name = f"pod:default/{self.pod_name}"
+        return self.lab.move(destination or self.other, name, **environment)
+
+    @property
+    def pod_name(self) -> str:
+        """The one that a StatefulSet gives stays, whatever becomes of the pod."""
+        if self.kind == "statefulset":
+            return f"{self.name}-0"
+        return str(self.pod["metadata"]["name"])
 
     def claims(self) -> list[str]:
         found = [one.get("persistentVolumeClaim") for one in self.pod["spec"]["volumes"]]

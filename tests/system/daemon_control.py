@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a program that the module daemon has started, or starts it again as it was.
 
-    python3 daemon_control.py NAME stop|start|restart
+    python3 daemon_control.py NAME stop|start|restart|pause|continue
 
 Runs on hosts of the lab. To stop is to kill; a start waits until something listens at the port that
-the program had.
+the program had. One that is paused stands still, with all that it holds.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class Program:
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not fields(pid))
 
+    def signal(self, number: int) -> None:
+        os.kill(json.loads(self.record.read_text())["pid"], number)
+
     def start(self, wait: bool) -> None:
         if not self.kept.exists():
             return
@@ -99,3 +102,5 @@ if __name__ == "__main__":
         program.stop()
     if sys.argv[2] in ("start", "restart"):
         program.start(wait=sys.argv[2] == "start")
+    if sys.argv[2] in ("pause", "continue"):
+        program.signal({"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[sys.argv[2]])

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import ClusterLab, left_over
-from flowferry_p4.client import Update
+from controlled import Workload
+from flowferry_p4.client import Entry, Update
 from flowferry_p4.client.traffic import Address
 from test_runtimes import service
 
@@ -36,6 +38,18 @@ def cluster(cluster: ClusterLab) -> Iterator[ClusterLab]:
         cluster.address = own
         cluster.kubectl("delete", "service", "redis", "--ignore-not-found")
         cluster.start_afresh()
+
+
+@contextmanager
+def at_switch(cluster: ClusterLab, entries: list[Entry]) -> Iterator[None]:
+    """Entries that are there until the end of the block, whatever they say by then."""
+    with cluster.session(primary=True) as session:
+        session.write([Update("INSERT", entry) for entry in entries])
+    try:
+        yield
+    finally:
+        with cluster.session(primary=True) as session:
+            session.write([Update("DELETE", entry) for entry in entries])
 
 
 def rewrite(cluster: ClusterLab, destination: str, *options: str, **more: Any) -> Played:
@@ -201,6 +215,34 @@ def test_refusals_and_plans_change_nothing(cluster: ClusterLab, tmp_path: Path) 
     assert planned["way"] == "waiting"
     assert planned["plan"]["destination_endpoint"]["address"] == ""
     assert cluster.pods() == [before]
+
+
+def test_a_statefulsets_pod_gets_the_address_that_is_asked_for(
+    cluster: ClusterLab, tmp_path: Path
+) -> None:
+    """Its copy is made in the hold; which address it gets has to be known before. And back."""
+    made_of, virtual = Workload(cluster, "StatefulSet", 108), f"{cluster.data_network}.91"
+    entries = service(Address(virtual), Address(made_of.lab.address), 6, 6379, 91)
+    with made_of.running(tmp_path) as workload, at_switch(cluster, entries):
+        workload.lab.address, own = virtual, workload.lab.address
+        before, name = workload.lab.run_id(), f"pod:default/{workload.pod_name}"
+        refused = rewrite(cluster, workload.other, workload=name).failure
+        assert (
+            refused["code"] == "address_mismatch" and "give destination_addr" in refused["message"]
+        )
+        with workload.clients() as clients:
+            for wanted in (f"{cluster.data_network}.109", own):
+                destination = workload.other
+                moved = rewrite(
+                    cluster, destination, workload=name, destination_address=wanted
+                ).must_succeed()
+                assert moved.outcome["way"] == "cold" and not left_over(moved.outcome)
+                assert [client.seen()["errors"] for client in clients] == [[], [], []]
+                assert workload.pod["status"]["podIP"] == wanted
+                assert (workload.node, workload.lab.run_id()) == (destination, before)
+                assert entries_of(cluster, wanted) == ["route", "reply", "backend"]
+        workload.lab.address = own
+    assert cluster.leftovers() == {}
 
 
 def test_it_moves_on_with_its_new_address_and_starts_again_at_it(cluster: ClusterLab) -> None:
