@@ -46,6 +46,13 @@ bench: install ## measure moves, and the same by hand: writes docs/results.md (u
 bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/results-pods.md (up to 12 minutes)
 	ansible-playbook playbooks/lab.yml -e lab=kubernetes
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_lab": "kubernetes", "benchmark_command": "make bench-pods"}'
+ifdef FLOWFERRY_CRIO
+	ansible-playbook playbooks/teardown.yml
+	ansible-playbook playbooks/lab.yml -e lab=kubernetes -e cluster_runtime=crio -e crio_binary=$(FLOWFERRY_CRIO)
+	ansible-playbook playbooks/benchmark.yml \
+	  -e '{"benchmark_lab": "crio", "benchmark_command": "make bench-pods FLOWFERRY_CRIO=/path/to/crio"}'
+	ansible-playbook playbooks/teardown.yml
+endif
 
 .PHONY: test
 test: lint lab-root ## everything: lint, unit, integration and system tests, roles

@@ -38,7 +38,7 @@ def main() -> int:
 
 def _begin(_: Path, arguments: argparse.Namespace) -> int:
     parameters = json.loads(arguments.parameters)
-    lab, versions = open_lab(), page.PAGES[arguments.page].versions
+    lab, versions = open_lab(), page.PAGES[arguments.page].versions[arguments.records]
     records.begin(_file(arguments), lab, arguments.command, parameters, versions)
     return 0
 
@@ -66,11 +66,13 @@ def _report(output: Path, arguments: argparse.Namespace) -> int:
     from .pictures import draw  # matplotlib takes a second to load, and a cache to write
 
     wanted = page.PAGES[arguments.page]
-    results = records.read(_file(arguments))
-    names = draw(results, output / wanted.name, wanted.pictures)
-    (output / f"{wanted.name}.md").write_text(page.page(results, names, wanted.name))
-    print("\n".join(page.summary(results)))
-    return INCOMPLETE if results.failures else 0
+    directory = output / wanted.name
+    results, *others = page.runs(wanted, directory)
+    names = draw(results, directory, wanted.pictures)
+    (output / f"{wanted.name}.md").write_text(page.page(results, names, wanted.name, others))
+    measured = records.read(_file(arguments))
+    print("\n".join(page.summary(measured)))
+    return INCOMPLETE if measured.failures else 0
 
 
 STEPS = {"begin": _begin, "measure": _measure, "report": _report}
@@ -78,13 +80,19 @@ STEPS = {"begin": _begin, "measure": _measure, "report": _report}
 
 def _file(arguments: argparse.Namespace) -> Path:
     output: Path = arguments.output
-    return output / str(arguments.page) / "benchmark.jsonl"
+    return output / str(arguments.page) / f"{arguments.records}.jsonl"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m benchmark", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="gets PAGE.md and PAGE/")
     parser.add_argument("--page", choices=sorted(page.PAGES), default="results")
+    parser.add_argument(
+        "--records",
+        choices=sorted({name for one in page.PAGES.values() for name in one.versions}),
+        default=page.MAIN,
+        help="the file in PAGE/ that this run goes to; crio: a section of the page about pods",
+    )
     steps = parser.add_subparsers(dest="step", required=True)
     begin = steps.add_parser("begin", help="start a new file of records")
     begin.add_argument("--command", required=True, help="how the benchmark was started")
@@ -102,7 +110,10 @@ def _arguments() -> argparse.Namespace:
         help="megabytes of the series memory, numbers of the series connections and crowd",
     )
     steps.add_parser("report", help="pictures, page and summary from the records")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.records not in page.PAGES[arguments.page].versions:
+        parser.error(f"the page {arguments.page} has no records {arguments.records}")
+    return arguments
 
 
 if __name__ == "__main__":

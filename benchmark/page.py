@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from . import figures
 from .figures import Kind, Spread
-from .records import Results
+from .records import Results, read
 
 
 @dataclass(frozen=True)
@@ -20,34 +21,52 @@ class Page:
 
     name: str
     pictures: tuple[str, ...]
-    versions: dict[str, str]
-    """Commands on a node that print versions, by what they are of."""
+    versions: dict[str, dict[str, str]]
+    """For each of its files of records: commands on a node that print versions, by names.
+
+    The first one, MAIN, is what the page is about; of the others it has a section each.
+    """
 
 
+MAIN = "benchmark"
 _COMMON = {
     "runc": "runc --version | head -1 | cut -d' ' -f3",
     "criu": "criu --version | head -1 | cut -d' ' -f2",
 }
+_KUBERNETES = {"Kubernetes": "kubelet --version | cut -d' ' -f2"}
 PAGES = {
     page.name: page
     for page in (
         Page(
             "results",
             ("downtime", "phases", "round_trips", "memory", "connections", "switch_updates"),
-            {"podman": "podman --version | cut -d' ' -f3", **_COMMON},
+            {MAIN: {"podman": "podman --version | cut -d' ' -f3", **_COMMON}},
         ),
         Page(
             "results-pods",
             ("downtime", "after_the_hold", "phases", "round_trips", "memory", "memory_phases"),
             {
-                "Kubernetes": "kubelet --version | cut -d' ' -f2",
-                "containerd": "containerd --version | cut -d' ' -f3",
-                **_COMMON,
-                "buildah": "buildah --version | cut -d' ' -f3",
+                MAIN: {
+                    **_KUBERNETES,
+                    "containerd": "containerd --version | cut -d' ' -f3",
+                    **_COMMON,
+                    "buildah": "buildah --version | cut -d' ' -f3",
+                },
+                "crio": {
+                    **_KUBERNETES,
+                    "CRI-O": "crio --version 2>/dev/null | sed -n 's/^crio version //p'",
+                    **_COMMON,
+                },
             },
         ),
     )
 }
+
+
+def runs(wanted: Page, directory: Path) -> list[Results]:
+    """What the page is about, and then those that there are of the others."""
+    main, *others = (directory / f"{name}.jsonl" for name in wanted.versions)
+    return [read(main), *(read(file) for file in others if file.exists())]
 
 
 def summary(results: Results) -> list[str]:
@@ -169,8 +188,38 @@ def _harm(results: Results) -> list[str]:
     return told
 
 
-def page(results: Results, pictures: Iterable[str], name: str = "results") -> str:
-    """docs/NAME.md."""
+@dataclass(frozen=True)
+class Beside:
+    """The phases of what Flowferry moves, of two runs: their names, and medians in milliseconds."""
+
+    first: str
+    second: str
+    rows: list[tuple[str, float, float]]
+
+
+def _beside(first: Results, second: Results) -> Beside:
+    """What differs between two container runtimes."""
+    own, other = (
+        figures.phases(results.of("moves", mover="flowferry")) for results in (first, second)
+    )
+    rows = [(name, own[name], other[name]) for name in own if name in other]
+    return Beside(_runtime(first), _runtime(second), rows)
+
+
+def _runtime(results: Results) -> str:
+    """The container runtime of a run of pods, with its version."""
+    versions = results.run["versions"]
+    name = next(name for name in ("containerd", "CRI-O") if name in versions)
+    return f"{name} {versions[name]}"
+
+
+def page(
+    results: Results,
+    pictures: Iterable[str],
+    name: str = "results",
+    others: Iterable[Results] = (),
+) -> str:
+    """docs/NAME.md; ``others`` are runs that it has a section about."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -180,17 +229,28 @@ def page(results: Results, pictures: Iterable[str], name: str = "results") -> st
     )
     return environment.get_template(f"{name}.md.j2").render(
         directory=name,
-        run=results.run,
-        verdicts={kind: _verdict(results, kind) for kind, _ in _spreads(results)},
-        spreads=_spreads(results),
-        phases=_phases(results),
-        gaps={load: Spread.of(times) for load, times in figures.gaps(results).items()},
-        crowds=_crowds(results),
-        memory=_memory(results),
-        harm=_harm(results),
         pictures=set(pictures),
-        failures=results.failures,
+        phases=_phases(results),
+        others=[
+            {"beside": _beside(results, other), "runtime": _runtime(other), **_told(other)}
+            for other in others
+        ],
+        **_told(results),
     )
+
+
+def _told(results: Results) -> dict[str, Any]:
+    """What a page, or a section of it, says of one run."""
+    return {
+        "run": results.run,
+        "verdicts": {kind: _verdict(results, kind) for kind, _ in _spreads(results)},
+        "spreads": _spreads(results),
+        "gaps": {load: Spread.of(times) for load, times in figures.gaps(results).items()},
+        "crowds": _crowds(results),
+        "memory": _memory(results),
+        "harm": _harm(results),
+        "failures": results.failures,
+    }
 
 
 def _memory(results: Results) -> list[tuple[str, int, Spread]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,29 @@ def test_a_small_benchmark_of_pods(cluster: ClusterLab, tmp_path: Path) -> None:
     pictures = sorted(path.name for path in (tmp_path / "results-pods").glob("*.png"))
     assert pictures == ["after_the_hold.png", "downtime.png", "phases.png", "round_trips.png"]
     assert "results-pods/phases.png" in (tmp_path / "results-pods.md").read_text()
+    assert any("beyond the hold" in line for line in played.task("Summary")["msg"])
+    assert cluster.pods("bench") == []
+    assert cluster.leftovers() == {}
+
+
+def test_a_small_benchmark_of_pods_in_crio(cluster: ClusterLab, tmp_path: Path) -> None:
+    """It adds a section to the page that is there."""
+    if not cluster.crio:
+        pytest.skip("the page of the runtime that is there is another test")
+    shutil.copytree(ROOT / "docs" / "results-pods", tmp_path / "results-pods")
+    played = cluster.playbook(
+        "benchmark.yml",
+        benchmark_lab="crio",
+        benchmark_output=str(tmp_path),
+        benchmark_moves=1,
+        benchmark_memory=[],
+        benchmark_crowd=[],
+    ).must_succeed()
+    results = read(tmp_path / "results-pods" / "crio.jsonl")
+    assert [move["mover"] for move in results.moves] == ["flowferry"]
+    assert results.moves[0]["errors"] == [] and results.failures == []
+    page = (tmp_path / "results-pods.md").read_text()
+    assert f"## CRI-O {results.run['versions']['CRI-O']}" in page
     assert any("beyond the hold" in line for line in played.task("Summary")["msg"])
     assert cluster.pods("bench") == []
     assert cluster.leftovers() == {}

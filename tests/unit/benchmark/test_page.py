@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
 
-from benchmark.page import PAGES, page, summary
+from benchmark.page import PAGES, page, runs, summary
 from benchmark.pictures import PICTURES, draw
-from benchmark.records import Results, read
+from benchmark.records import Results
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -84,6 +85,19 @@ def test_the_page_of_pods_counts_what_broke_and_what_comes_after_the_hold(pods: 
     assert "beyond the hold, 64 MB: p50 10.0, worst 10.0 ms" in summary(pods)
 
 
+def test_another_runtime_has_a_section_that_says_what_differs(pods: Results) -> None:
+    pods.run["versions"] = {"containerd": "v2.1.9"}
+    other = copy.deepcopy(pods)
+    other.run |= {"versions": {"CRI-O": "1.36.3"}, "commit": "cafe"}
+    other.moves = other.of("moves", mover="flowferry")
+    other.moves[0]["phases"][0]["ms"] = other.moves[1]["phases"][0]["ms"] = 80.0
+    text = page(pods, [], "results-pods", [other])
+    section = text[text.index("## CRI-O 1.36.3") : text.index("## How it was measured")]
+    assert "| | containerd v2.1.9 | CRI-O 1.36.3 | difference |" in section
+    assert "| prepare | 50.0 | 80.0 | +30.0 |" in section and "`cafe`" in section
+    assert "Memory" not in section and "by hand" not in section.partition("parameters")[0]
+
+
 def test_what_was_not_measured_is_not_drawn(results: Results, tmp_path: Path) -> None:
     (tmp_path / "memory.png").write_text("of an earlier run")
     results.moves = results.of("moves")
@@ -100,4 +114,6 @@ def test_the_published_page_is_that_of_its_records(name: str) -> None:
         pytest.skip("no results are published")
     pictures = [path.name for path in (DOCS / name).glob("*.png")]
     published = (DOCS / f"{name}.md").read_text()
-    assert published == page(read(records), pictures, name), "run make bench, make bench-pods"
+    results, *others = runs(PAGES[name], DOCS / name)
+    told = page(results, pictures, name, others)
+    assert published == told, "run make bench, make bench-pods"
