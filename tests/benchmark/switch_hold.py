@@ -91,7 +91,7 @@ def _settle(traffic: EndpointTraffic, count: int) -> None:
     buffer = traffic.buffer
     wait_until(
         "the held packets have come",
-        lambda: buffer.packets + buffer.overflow >= count or buffer.quiet_for() > 3,
+        lambda: buffer.packets + buffer.overflow >= count or time.monotonic() - buffer.last_arrival() > 3,
         60,
     )
 

@@ -22,8 +22,15 @@ from .session import Session
 # Deliveries before a hold ends. The first takes what gathered in the hold; with each more, fewer
 # packets are overtaken by those that are no longer held.
 _ROUNDS = 2
-# Packets that the switch acknowledges together: few enough for one timeout of the session.
-_BATCH = 256
+# After so many packets the first delivery is the only one.
+_MANY = 256
+# Packets that the switch acknowledges together: few enough for one timeout of the session, and so
+# that answers which come meanwhile need not wait for the rest.
+_BATCH = 64
+# What the switch took before a hold ended is here when nothing came for so long (seconds) ...
+_QUIET = 0.02
+# ... or after this time.
+_SETTLED = 0.1
 # Where nothing is kept: how long (seconds) packets pass so that connections get on, a round trip.
 _OPEN = 0.02
 
@@ -75,10 +82,10 @@ class Buffer:
             self._bytes = sum(len(item.payload) for item in self._held)
             return taken
 
-    def quiet_for(self) -> float:
-        """Seconds since the last packet came."""
+    def last_arrival(self) -> float:
+        """When the last packet came (seconds, monotonic); 0 if none did."""
         with self._lock:
-            return time.monotonic() - self._last_arrival
+            return self._last_arrival
 
 
 class Address:
@@ -193,28 +200,36 @@ class EndpointTraffic:
         for _ in range(_ROUNDS):
             held = self.buffer.take()
             self._deliver(held, heard_until)
-            if len(held) > _BATCH:
+            if len(held) > _MANY:
                 break
         self._end_hold()
         self.released_at = time.monotonic()
-        # Packets that the switch took before the entries went are still on their way to us.
-        deadline = time.monotonic() + 0.1
-        while self.buffer.quiet_for() < 0.01 and time.monotonic() < deadline:
+        self._deliver_late(heard_until)
+
+    def _deliver_late(self, heard_until: dict[int, float]) -> None:
+        """Packets that the switch took before the entries went are still on their way to us.
+
+        Perhaps the first for a long while is among them, as the copy may answer at that moment.
+        """
+        deadline = self.released_at + _SETTLED
+        while (now := time.monotonic()) < deadline:
+            if now > max(self.released_at, self.buffer.last_arrival()) + _QUIET:
+                break
             self._deliver(self.buffer.take(), heard_until)
             time.sleep(0.001)
         self._deliver(self.buffer.take(), heard_until)
 
     def _deliver(self, held: list[Held], heard_until: dict[int, float]) -> None:
-        answers = [
-            item
-            for item in held
-            if item.reason == REASON_FROM and item.arrived < heard_until.get(item.port, 0.0)
-        ]
-        requests = [item for item in held if item.reason == REASON_TO]
-        packets = [(item.payload, {"past_hold": 1}) for item in answers + requests]
-        for start in range(0, len(packets), _BATCH):
-            self.session.send_packets(packets[start : start + _BATCH])
+        """Where anybody is heard, with the answers that come while this is under way."""
+        answers = _heard(held, heard_until)
+        waiting = deque(answers + [item for item in held if item.reason == REASON_TO])
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
+            self.session.send_packets([(item.payload, {"past_hold": 1}) for item in batch])
             self.session.flush()
+            if waiting and heard_until:
+                come = self.buffer.take(lambda item: item.reason == REASON_FROM)
+                waiting.extendleft(reversed(_heard(come, heard_until)))
 
     # -- guard
 
@@ -387,6 +402,15 @@ class EndpointTraffic:
     def _delete(self, entries: list[Entry]) -> None:
         if entries:
             self.session.write([Update("DELETE", entry) for entry in entries])
+
+
+def _heard(held: list[Held], until: dict[int, float]) -> list[Held]:
+    """Answers that count: of these ports, and before the time that stands there."""
+    return [
+        item
+        for item in held
+        if item.reason == REASON_FROM and item.arrived < until.get(item.port, 0.0)
+    ]
 
 
 def _route_match(address: Address) -> dict[str, object]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -102,6 +104,40 @@ def test_many_packets_are_acknowledged_in_batches() -> None:
     traffic.release({DESTINATION: math.inf})
     assert switch.sent == [b"%d" % number for number in range(1000)]
     assert max(switch.batches) <= 256
+
+
+def test_an_answer_that_comes_when_the_hold_has_ended_is_delivered() -> None:
+    """The switch took it before, though nothing had come for a while."""
+    switch, traffic = held_endpoint(busy=False)
+    switch.arrive(b"request", REASON_TO, 3)
+    late: list[threading.Timer] = []
+
+    def end(updates: Sequence[Update]) -> None:
+        BusySwitch.write(switch, updates)
+        late.append(threading.Timer(0.006, switch.arrive, (b"answer", REASON_FROM, DESTINATION)))
+        late[-1].start()
+
+    time.sleep(0.03)  # longer than what counts as quiet
+    switch.write = end
+    traffic.release({DESTINATION: math.inf})
+    assert switch.sent == [b"request", b"answer"]
+
+
+def test_answers_do_not_wait_for_all_requests() -> None:
+    """Whoever asked first is answered while the others' requests are delivered."""
+    switch, traffic = held_endpoint(busy=False)
+    for number in range(200):
+        switch.arrive(b"request %d" % number, REASON_TO, 3)
+    answers = iter([b"answer to 0", b"answer to 1"])
+
+    def acknowledge() -> None:
+        for answer in answers:
+            switch.arrive(answer, REASON_FROM, DESTINATION)
+
+    switch.flush = acknowledge
+    traffic.release({DESTINATION: math.inf})
+    assert [switch.sent.index(b"answer to %d" % number) for number in (0, 1)] == [64, 65]
+    assert len(switch.sent) == 202
 
 
 @pytest.mark.timeout(30)
