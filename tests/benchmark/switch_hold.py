@@ -89,11 +89,12 @@ def _send(client: Host, server: Host, count: int) -> None:
 def _settle(traffic: EndpointTraffic, count: int) -> None:
     """Until all have come, or none comes any more."""
     buffer = traffic.buffer
-    wait_until(
-        "the held packets have come",
-        lambda: buffer.packets + buffer.overflow >= count or time.monotonic() - buffer.last_arrival() > 3,
-        60,
-    )
+
+    def settled() -> bool:
+        is_quiet = time.monotonic() - buffer.last_arrival() > 3
+        return buffer.packets + buffer.overflow >= count or is_quiet
+
+    wait_until("the held packets have come", settled, 60)
 
 
 def _overflow(session: Session, client: Host, server: Host) -> dict[str, int]:
