@@ -35,11 +35,11 @@ PLUGIN = ROOT / "p4/flowferry_p4/cni/plugin.py"
 IPAM = ROOT / "roles/pod_network/files/flowferry-ipam"
 ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
-# Connects again and again to a port where nobody listens; a packet that is lost is a timeout. Once
-# only, what is lost may be sent again: that the pod is reached is asked, on a machine that is busy.
+# Connects once, or again and again, to a port where nobody listens. A packet that is lost is sent
+# again after a second: too late.
 _KNOCK = """
 import socket, sys, time
-limit = 0.9 if float(sys.argv[2]) else 5.0
+limit = 0.9
 end = time.monotonic() + float(sys.argv[2])
 print("begun", flush=True)
 while True:
@@ -89,8 +89,12 @@ class Pod(Namespace):
 
     @staticmethod
     def answered(process: subprocess.Popen[str], seconds: float = 0.0) -> bool:
-        said, errors = process.communicate(timeout=seconds + DEADLINE)
+        # Not communicate(): "begun" may have brought more with it, which that does not look for.
+        assert process.stdout is not None and process.stderr is not None
+        process.wait(timeout=seconds + DEADLINE)
+        said, errors = process.stdout.read(), process.stderr.read()
         assert not errors, errors
+        assert said, "it ended without a word"
         print(said)  # for who reads of a failure: which error it was
         return said.endswith("answered\n")
 

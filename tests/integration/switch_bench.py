@@ -251,7 +251,8 @@ class Controller:
         self.ended: queue.Queue[grpc.RpcError] = queue.Queue()
         self._outbox: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
         self._stream = self.stub.StreamChannel(iter(self._outbox.get, None))
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.arbitrate(election, role=role)
 
     def __enter__(self) -> Controller:
@@ -292,7 +293,11 @@ class Controller:
         self._outbox.put(request)
 
     def answer(self) -> p4r.MasterArbitrationUpdate:
-        return self.arbitrations.get(timeout=DEADLINE)
+        try:
+            return self.arbitrations.get(timeout=DEADLINE)
+        except queue.Empty:
+            said = self.ended.get_nowait() if not self.ended.empty() else "the stream goes on"
+            raise AssertionError(f"no answer to the arbitration: {said}") from None
 
     def election_id(self) -> p4r.Uint128:
         number = self.election or 0
@@ -354,7 +359,9 @@ class Controller:
         self._outbox.put(request)
 
     def close(self) -> None:
+        """The switch has seen the end when this returns: a next one may have the election id."""
         self._outbox.put(None)
+        self._reader.join(DEADLINE)
         self._stream.cancel()
         self.channel.close()
 
