@@ -9,8 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from finsy.proto import p4r
+from flowferry_p4.client import Session
+from flowferry_p4.packet_service import PacketClient
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from tests.integration.switch_bench import DEADLINE, Bench, Controller, bench, wait_until
 from tests.integration.switch_traffic import (
@@ -21,6 +26,18 @@ from tests.integration.switch_traffic import (
     line,
     ping,
 )
+
+# Numbered datagrams: says whether all came, in order.
+SINK = r"""
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+s.bind((sys.argv[1], 7001))
+s.settimeout(20)
+print("listening")
+got = [int(s.recv(2048)) for _ in range(int(sys.argv[2]))]
+print("in order" if got == list(range(len(got))) else got)
+"""
 
 HELD_TO = 1
 ETHERNET = 14
@@ -220,6 +237,47 @@ def test_an_arbitration_is_answered_behind_the_packets(lab: tuple[Bench, Control
     controller.answer()
     sent = made.switch_namespace.run("cat", "/sys/class/net/ffcpu1u/statistics/tx_packets")
     assert int(sent) == count
+
+
+def test_many_packets_at_once_are_delivered_in_order(lab: tuple[Bench, Controller]) -> None:
+    """By flowferry.Packets: held datagrams come to the server, all of them and in order."""
+    made, controller = lab
+    client, server = made.hosts
+    count = 1000
+    sink = server.python(SINK, server.address, str(count))
+    assert line(sink) == "listening"
+    with Session.open(made.switch.address, election_id=2) as session:
+        frames = [
+            Ether(src=client.mac, dst="02:00:00:00:00:99")
+            / IP(src=client.address, dst=server.address)
+            / UDP(sport=5000, dport=7001)
+            / str(number)
+            for number in range(count)
+        ]
+        session.deliver([bytes(frame) for frame in frames], {"past_hold": 1})
+        assert session._packets.is_served
+        sent = made.switch_namespace.run("cat", "/sys/class/net/ffcpu1u/statistics/tx_packets")
+        assert int(sent) == count, "all are handled when it returns"
+    assert line(sink) == "in order"
+
+
+def test_only_the_primary_sends_many_packets_at_once(lab: tuple[Bench, Controller]) -> None:
+    made, _ = lab
+    with grpc.insecure_channel(made.switch.address) as channel:
+        packets = PacketClient(channel)
+        for who, code in (
+            ({"device_id": 1}, grpc.StatusCode.PERMISSION_DENIED),
+            ({"device_id": 2, "election_id": p4r.Uint128(low=1)}, grpc.StatusCode.NOT_FOUND),
+            ({"device_id": 1, "role": "other"}, grpc.StatusCode.NOT_FOUND),
+        ):
+            with pytest.raises(grpc.RpcError) as error:
+                packets.send([bytes(100)], [], DEADLINE, **who)
+            assert error.value.code() is code
+        with pytest.raises(grpc.RpcError, match="lacks metadata: egress_port, past_hold"):
+            primary = {"device_id": 1, "election_id": p4r.Uint128(low=1)}
+            packets.send([bytes(100)], [], DEADLINE, **primary)
+    sent = made.switch_namespace.run("cat", "/sys/class/net/ffcpu1u/statistics/tx_packets")
+    assert int(sent) == 0
 
 
 def test_guard_drops_by_port_and_source(lab: tuple[Bench, Controller]) -> None:

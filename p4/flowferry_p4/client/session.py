@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 from finsy.proto import U128, p4i, p4r, p4r_grpc, rpc_code
 
+from ..packet_service import PacketClient
 from .connection import WRITE_METADATA, Peer, Tls, open_channel
 from .entries import Counter, Entry, Update
 from .errors import BadValue, NoPipeline, NotPrimary, OtherPipeline, P4Error, SwitchUnreachable
@@ -56,6 +57,7 @@ class Session:
         self._role = role
         self._channel = channel
         self._stub = p4r_grpc.P4RuntimeStub(channel)
+        self._packets = PacketClient(channel)
         self._schema: Schema | None = None
         self._stream: _Stream | None = None
 
@@ -382,6 +384,33 @@ class Session:
         schema = self.schema
         for payload, metadata in packets:
             stream.send(p4r.StreamMessageRequest(packet=schema.encode_packet(payload, metadata)))
+
+    def deliver(self, payloads: Sequence[bytes], metadata: Mapping[str, object]) -> None:
+        """Have the switch handle packets that share their metadata, in order, before this returns.
+
+        In one call where the switch takes them so (flowferry.Packets), otherwise on the stream.
+        """
+        if self._packets.is_served and self._deliver_at_once(payloads, metadata):
+            return
+        self.send_packets((payload, metadata) for payload in payloads)
+        self.flush()
+
+    def _deliver_at_once(self, payloads: Sequence[bytes], metadata: Mapping[str, object]) -> bool:
+        stream = self._writable_stream()
+        try:
+            return self._packets.send(
+                payloads,
+                self.schema.encode_packet(b"", metadata).metadata,
+                self.timeout,
+                device_id=self.peer.device_id,
+                role=self._role or "",
+                election_id=U128.encode(stream.election_id),
+            )
+        except grpc.RpcError as error:
+            failure = self.peer.error(error, "sending packets")
+            if isinstance(failure, NotPrimary) and stream.wait_until_displaced():
+                failure = self._not_primary()
+            raise failure from None
 
 
 class _Stream:

@@ -225,8 +225,7 @@ class EndpointTraffic:
         waiting = deque(answers + [item for item in held if item.reason == REASON_TO])
         while waiting:
             batch = [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
-            self.session.send_packets([(item.payload, {"past_hold": 1}) for item in batch])
-            self.session.flush()
+            self.session.deliver([item.payload for item in batch], {"past_hold": 1})
             if waiting and heard_until:
                 come = self.buffer.take(lambda item: item.reason == REASON_FROM)
                 waiting.extendleft(reversed(_heard(come, heard_until)))

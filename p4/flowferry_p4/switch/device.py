@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 
 import grpc
 from finsy.proto import p4r
@@ -227,14 +228,21 @@ class Switch:
                     log.warning("a controller does not keep up: packet-ins are dropped")
 
     def packet_out(self, packet: p4r.PacketOut) -> None:
+        self.packet_outs(packet.metadata, (packet.payload,))
+
+    def packet_outs(
+        self, metadata: Iterable[p4r.PacketMetadata], payloads: Iterable[bytes]
+    ) -> None:
+        """Packets that share their metadata; the program has had them when this returns."""
         if self.pipeline is None:
             raise RpcFailure(
                 grpc.StatusCode.FAILED_PRECONDITION, "no forwarding pipeline runs on this device"
             )
         header = self.pipeline.schema.packet_out
-        data = header.encode(packet.metadata) if header else b""
+        data = header.encode(metadata) if header else b""
         try:
-            self.packet_io.send(data + packet.payload)
+            for payload in payloads:
+                self.packet_io.send(data + payload)
         except OSError as error:
             raise RpcFailure(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the packet cannot be sent: {error.strerror}"

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from finsy.proto import p4r, p4r_grpc
 
+from ..packet_service import packet_handler
 from .arbitration import Controller
 from .device import Switch
 from .errors import PortError, SwitchError
@@ -170,6 +172,16 @@ class P4Runtime(p4r_grpc.P4RuntimeServicer):
         except RpcFailure as failure:
             controller.send(_stream_error(failure, request))
 
+    def send_packets(self, request: Any, context: grpc.ServicerContext) -> None:
+        """Send of flowferry.Packets."""
+        try:
+            self._check_device(request.device_id)
+            with self.switch.lock:
+                self.switch.arbitration.check_primary(request.role, request.election_id)
+            self.switch.packet_outs(request.metadata, request.payloads)
+        except RpcFailure as failure:
+            abort(context, failure)
+
     def _check_device(self, device_id: int) -> None:
         if device_id != self.switch.device_id:
             raise RpcFailure(
@@ -231,8 +243,11 @@ def start_server(
             ("grpc.max_send_message_length", 128 << 20),
         ),
     )
-    p4r_grpc.add_P4RuntimeServicer_to_server(P4Runtime(switch), server)
-    server.add_generic_rpc_handlers((port_handler(switch.ports),))
+    service = P4Runtime(switch)
+    p4r_grpc.add_P4RuntimeServicer_to_server(service, server)
+    server.add_generic_rpc_handlers(
+        (port_handler(switch.ports), packet_handler(service.send_packets))
+    )
     try:
         if tls:
             port = server.add_secure_port(address, tls.credentials())

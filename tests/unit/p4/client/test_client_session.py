@@ -361,6 +361,16 @@ def test_a_flush_waits_for_all_packets_out(switch: FakeSwitch, session: Session)
     assert [packet.payload for packet in switch.packets_out] == [b"%d" % n for n in range(2000)]
 
 
+def test_a_switch_that_takes_packets_one_by_one_gets_them_so(
+    switch: FakeSwitch, session: Session
+) -> None:
+    """P4Runtime's own way, where flowferry.Packets is not served."""
+    for first in (0, 100):
+        session.deliver([b"%d" % (first + number) for number in range(100)], {"past_hold": 1})
+        assert len(switch.packets_out) == first + 100, "all are handled when it returns"
+    assert [packet.payload for packet in switch.packets_out] == [b"%d" % n for n in range(200)]
+
+
 def test_complaints_on_the_stream_are_kept(
     switch: FakeSwitch, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,16 +47,13 @@ class BusySwitch:
             else:
                 self.entries.append(update.entry)
 
-    def send_packets(self, packets: Sequence[tuple[bytes, Any]]) -> None:
-        self.batches.append(len(packets))
-        for payload, metadata in packets:
-            assert metadata == {"past_hold": 1}
+    def deliver(self, payloads: Sequence[bytes], metadata: Any) -> None:
+        assert metadata == {"past_hold": 1}
+        self.batches.append(len(payloads))
+        for payload in payloads:
             self.sent.append(payload)
             if self.busy and self.entries:
                 self.arrive(b"next " + payload, REASON_TO, 3)
-
-    def flush(self) -> None:
-        """Nothing is under way here."""
 
     def arrive(self, payload: bytes, reason: int, port: int) -> None:
         self.callback(payload, {"reason": reason, "ingress_port": port})
@@ -130,11 +127,12 @@ def test_answers_do_not_wait_for_all_requests() -> None:
         switch.arrive(b"request %d" % number, REASON_TO, 3)
     answers = iter([b"answer to 0", b"answer to 1"])
 
-    def acknowledge() -> None:
+    def deliver(payloads: Sequence[bytes], metadata: Any) -> None:
+        BusySwitch.deliver(switch, payloads, metadata)
         for answer in answers:
             switch.arrive(answer, REASON_FROM, DESTINATION)
 
-    switch.flush = acknowledge
+    switch.deliver = deliver
     traffic.release({DESTINATION: math.inf})
     assert [switch.sent.index(b"answer to %d" % number) for number in (0, 1)] == [64, 65]
     assert len(switch.sent) == 202
