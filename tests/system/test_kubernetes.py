@@ -4,22 +4,33 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from cluster import ClusterLab, left_over
+from running import Sampler
 
 from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import NODES
 from demo.traffic import TrafficClient
 
-MOVES = 4
+MOVES = int(os.environ.get("FLOWFERRY_REDIS_MOVES") or 4)
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.timeout(BUILD_LIMIT + 900)  # the first test waits for the build
+@pytest.mark.timeout(BUILD_LIMIT + 900 + 60 * MOVES)  # the first test waits for the build
 def test_moves_under_load_harm_nothing(cluster: ClusterLab, clients: list[TrafficClient]) -> None:
-    before = cluster.run_id()
+    before, sampler = cluster.run_id(), Sampler(cluster.number, "redis-server", "redis")
+    with sampler.watching():
+        _move_under_load(cluster, clients)
+    assert sampler.together == [], "two copies ran at the same time"
+    assert sampler.looks > 100 and sampler.places == set(NODES)
+    assert cluster.run_id() == before
+    assert cluster.leftovers() == {}
+
+
+def _move_under_load(cluster: ClusterLab, clients: list[TrafficClient]) -> None:
     for number in range(MOVES):
         for client in clients:
             client.seen()
@@ -33,8 +44,6 @@ def test_moves_under_load_harm_nothing(cluster: ClusterLab, clients: list[Traffi
         print(f"move {number}: silence {seen[0]['longest_ms']} ms, hold {moved['hold_ms']} ms")
         assert cluster.pod_node() == destination
         assert cluster.processes() == {node: int(node == destination) for node in NODES}
-    assert cluster.run_id() == before
-    assert cluster.leftovers() == {}
 
 
 def test_a_second_run_changes_nothing(cluster: ClusterLab) -> None:
