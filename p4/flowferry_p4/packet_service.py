@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many packet-outs in one call: a gRPC service beside P4Runtime, and its client.
 
-P4Runtime has packets sent one by one on the stream, at a fifth of a millisecond each in Python. A hold
-of a busy endpoint keeps thousands, and all of its clients wait for the last. `flowferry.Packets` has
-Send, which takes packets that share their metadata, and answers when the program has had them all, in
-order. It is served at the address of P4Runtime, with the same security; who may send packets on the
-stream may send them here.
+P4Runtime has packets sent one by one on the stream, at a fifth of a millisecond each in Python. A
+hold of a busy endpoint keeps thousands, and all of its clients wait for the last.
+`flowferry.Packets` has Send, which takes packets that share their metadata, and answers when the
+program has had them all, in order. It is served at the address of P4Runtime, with the same
+security; who may send packets on the stream may send them here.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _packet_outs() -> Any:
 
 
 PacketOuts = _packet_outs()
-"""device_id, role and election_id as in a WriteRequest; metadata, that of a PacketOut, which all of the
-payloads share."""
+"""device_id, role and election_id as in a WriteRequest; metadata as in a PacketOut, shared by all of
+the payloads."""
 
 
 def packet_handler(

@@ -241,7 +241,7 @@ def test_an_arbitration_is_answered_behind_the_packets(lab: tuple[Bench, Control
 
 def test_many_packets_at_once_are_delivered_in_order(lab: tuple[Bench, Controller]) -> None:
     """By flowferry.Packets: held datagrams come to the server, all of them and in order."""
-    made, controller = lab
+    made, _ = lab
     client, server = made.hosts
     count = 1000
     sink = server.python(SINK, server.address, str(count))
