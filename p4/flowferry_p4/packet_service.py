@@ -49,8 +49,8 @@ def _packet_outs() -> Any:
 
 
 PacketOuts = _packet_outs()
-"""device_id, role and election_id as in a WriteRequest; metadata as in a PacketOut, shared by all of
-the payloads."""
+"""device_id, role and election_id as in a WriteRequest; metadata as in a PacketOut, shared by all
+payloads."""
 
 
 def packet_handler(
