@@ -15,7 +15,11 @@ from demo.lab_control import NODES, Lab, Played, wait_for
 from demo.traffic import TrafficClient
 
 BIND = "/srv/flowferry/deep"
-REDIS = "redis-server --protected-mode no --save '' --appendonly yes --dir /data"
+# Its log only grows: Redis writes it anew by itself beyond 64 MB, which a minute of load is enough for.
+REDIS = (
+    "redis-server --protected-mode no --save '' --appendonly yes --dir /data "
+    "--auto-aof-rewrite-percentage 0"
+)
 IMAGE = "localhost/redis:lab"
 BROKEN_RUNC = """#!/bin/sh
 for word; do
