@@ -15,7 +15,7 @@ from demo.lab_control import NODES, Lab, Played, wait_for
 from demo.traffic import TrafficClient
 
 BIND = "/srv/flowferry/deep"
-# Its log only grows: Redis writes it anew by itself beyond 64 MB, which a minute of load is enough for.
+# Its log only grows: beyond 64 MB, a minute of load, Redis would write it anew.
 REDIS = (
     "redis-server --protected-mode no --save '' --appendonly yes --dir /data "
     "--auto-aof-rewrite-percentage 0"
