@@ -346,8 +346,7 @@ class Cluster:
         stack.callback(self.fabric.remove)
         self.api = self.fabric.api()
         stack.callback(self.api.stop)
-        kubeconfig = directory / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(f"http://{API}:{self.api.port}")))
+        kubeconfig = kubeconfig_of(directory, self.api)
         self.client = Namespace("ffcli")
         stack.callback(self.client.remove)
         self.fabric.plug(self.client, "data0", "data", CLIENT_MAC)
@@ -400,6 +399,13 @@ class Cluster:
 
         for node in self.nodes:
             wait_until(f"{node.node} leads {address} to {sorted(wanted)}", partial(leads, node))
+
+
+def kubeconfig_of(directory: Path, api: FakeApi) -> Path:
+    """A file that leads to an API server in the fabric."""
+    path = directory / "kubeconfig"
+    path.write_text(json.dumps(_kubeconfig(f"http://{API}:{api.port}")))
+    return path
 
 
 def _kubeconfig(server: str) -> dict[str, Any]:

@@ -112,7 +112,10 @@ class FakeApi:
             def do_GET(self) -> None:
                 url = urlparse(self.path)
                 query = {key: values[0] for key, values in parse_qs(url.query).items()}
-                kind = _KIND_OF[url.path]
+                kind = _KIND_OF.get(url.path)
+                if kind is None:
+                    self.send_error(404)
+                    return
                 if query.get("watch") != "true":
                     self.answer(api._list(kind))
                     return
