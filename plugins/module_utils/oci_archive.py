@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container image made of one root filesystem, without a registry or a container engine.
+"""A container image made of root filesystems, without a registry or a container engine.
 
 The archive is an OCI layout with the manifest that ``docker load`` looks for beside it, as ``docker
 save`` writes it: Docker does not read a plain OCI layout. The same input gives the same bytes, and
@@ -28,11 +28,14 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 CHUNK = 1 << 20
 
 
+GZIP = b"\x1f\x8b"
+
+
 @dataclass(frozen=True)
 class Image:
-    """What is packed: a tar file of the root, a name, and what runs in it."""
+    """What is packed: tar files, each a layer above the one before, a name, and what runs in it."""
 
-    root: Path
+    roots: list[Path]
     name: str
     entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
@@ -56,22 +59,43 @@ class _Hashing:
         self._target.flush()
 
 
-def compress_layer(root: Path, target: BinaryIO) -> tuple[str, str, int]:
-    """Write the root as a gzip layer; return its plain hash, its packed hash and packed size."""
+@dataclass(frozen=True)
+class Layer:
+    """A packed root: the hash of the tar file, and hash and size of what stands in the archive."""
+
+    plain: str
+    packed: str
+    size: int
+
+    @property
+    def descriptor(self) -> dict[str, Any]:
+        return {"mediaType": LAYER_TYPE, "digest": f"sha256:{self.packed}", "size": self.size}
+
+
+def compress_layer(root: Path, target: BinaryIO) -> Layer:
+    """Write a root as a gzip layer. One that is compressed already is taken as it is."""
     packed = _Hashing(target)
     plain = hashlib.sha256()
-    # No name and no time in the gzip header: they would make every build another image.
-    with (
-        root.open("rb") as source,
-        gzip.GzipFile("", "wb", 6, packed, mtime=0) as layer,
-    ):
-        while chunk := source.read(CHUNK):
-            plain.update(chunk)
-            layer.write(chunk)
-    return plain.hexdigest(), packed.sha256.hexdigest(), packed.size
+    with root.open("rb") as source:
+        is_packed = source.read(2) == GZIP
+        source.seek(0)
+        if is_packed:
+            while chunk := source.read(CHUNK):
+                packed.write(chunk)
+            source.seek(0)
+            with gzip.GzipFile(fileobj=source) as content:
+                while chunk := content.read(CHUNK):
+                    plain.update(chunk)
+        else:
+            # No name and no time in the gzip header: they would make every build another image.
+            with gzip.GzipFile("", "wb", 6, packed, mtime=0) as layer:
+                while chunk := source.read(CHUNK):
+                    plain.update(chunk)
+                    layer.write(chunk)
+    return Layer(plain.hexdigest(), packed.sha256.hexdigest(), packed.size)
 
 
-def image_config(image: Image, plain_hash: str) -> dict[str, Any]:
+def image_config(image: Image, plain_hashes: list[str]) -> dict[str, Any]:
     machine = platform.machine()
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     environment = {"PATH": path, **image.environment}
@@ -85,8 +109,9 @@ def image_config(image: Image, plain_hash: str) -> dict[str, Any]:
             "Cmd": image.command,
             "WorkingDir": "/",
         },
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{plain_hash}"]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "flowferry"}],
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{one}" for one in plain_hashes]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "flowferry"}]
+        * len(plain_hashes),
     }
 
 
@@ -110,16 +135,16 @@ def _blob_name(descriptor: dict[str, Any]) -> str:
     return "blobs/" + str(descriptor["digest"]).replace(":", "/")
 
 
-def _documents(image: Image, plain_hash: str, layer_at: dict[str, Any]) -> dict[str, bytes]:
-    """Everything but the layer, by its name in the archive."""
-    config = _json(image_config(image, plain_hash))
+def _documents(image: Image, layers: list[Layer]) -> dict[str, bytes]:
+    """Everything but the layers, by its name in the archive."""
+    config = _json(image_config(image, [layer.plain for layer in layers]))
     config_at = _descriptor(CONFIG_TYPE, config)
     manifest = _json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "config": config_at,
-            "layers": [layer_at],
+            "layers": [layer.descriptor for layer in layers],
         }
     )
     manifest_at = _descriptor(MANIFEST_TYPE, manifest)
@@ -127,7 +152,7 @@ def _documents(image: Image, plain_hash: str, layer_at: dict[str, Any]) -> dict[
     for_docker = {
         "Config": _blob_name(config_at),
         "RepoTags": [image.name],
-        "Layers": [_blob_name(layer_at)],
+        "Layers": [_blob_name(layer.descriptor) for layer in layers],
     }
     return {
         "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
@@ -140,16 +165,16 @@ def _documents(image: Image, plain_hash: str, layer_at: dict[str, Any]) -> dict[
 
 def write_archive(image: Image, path: Path) -> str:
     """Write the image as an OCI archive, in one step, and return its id."""
-    with tempfile.TemporaryFile(dir=path.parent) as layer:
-        plain, packed, size = compress_layer(image.root, layer)
-        layer.seek(0)
-        layer_at = {"mediaType": LAYER_TYPE, "digest": f"sha256:{packed}", "size": size}
-        partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + ".partial")
+    with tempfile.TemporaryFile(dir=path.parent) as packed:
+        layers = [compress_layer(root, packed) for root in image.roots]
+        packed.seek(0)
         try:
             with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as archive:
-                for name, data in _documents(image, plain, layer_at).items():
+                for name, data in _documents(image, layers).items():
                     _add(archive, name, io.BytesIO(data), len(data))
-                _add(archive, _blob_name(layer_at), layer, size)
+                for layer in layers:
+                    _add(archive, _blob_name(layer.descriptor), packed, layer.size)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

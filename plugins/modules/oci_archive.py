@@ -6,12 +6,12 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: oci_archive
 
-short_description: Pack a root filesystem as a container image
+short_description: Pack root filesystems as a container image
 
 version_added: 0.1.0
 
 description:
-  - Writes an OCI archive with one layer, which C(podman load), C(docker load) and others read,
+  - Writes an OCI archive, which C(podman load), C(docker load) and others read,
     without a registry or a container engine.
   - The same root and options give the same image id wherever the archive is made.
 
@@ -44,9 +44,17 @@ options:
 
   root:
     description:
-      - An uncompressed tar file of the root filesystem. Not read when the archive exists.
+      - A tar file of the root filesystem, plain or compressed by gzip. Not read when the archive
+        exists.
     type: path
     required: true
+
+  layers:
+    description:
+      - More of such tar files, each of which is a layer above those before.
+    type: list
+    elements: path
+    default: []
 
   name:
     description:
@@ -114,6 +122,7 @@ STRINGS = {"type": "list", "elements": "str", "default": []}
 ARGUMENTS: dict[str, Any] = {
     "path": {"type": "path", "required": True},
     "root": {"type": "path", "required": True},
+    "layers": {"type": "list", "elements": "path", "default": []},
     "name": {"type": "str", "required": True},
     "entrypoint": STRINGS,
     "command": STRINGS,
@@ -129,7 +138,7 @@ def ensure(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     if check_mode:
         return {"changed": True, "path": str(path), "image_id": None}
     image = Image(
-        root=Path(params["root"]),
+        roots=[Path(one) for one in (params["root"], *params["layers"])],
         name=params["name"],
         entrypoint=params["entrypoint"],
         command=params["command"],

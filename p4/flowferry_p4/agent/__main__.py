@@ -34,6 +34,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flowferry_p4.agent",
         description="Keep the P4 switch of a node equal to what its cluster says.",
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("--node", required=True, help="this node's name in the cluster")
     where = parser.add_mutually_exclusive_group(required=True)
@@ -45,6 +46,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     switch = parser.add_argument_group("the switch")
     switch.add_argument("--switch", default="127.0.0.1:9559", metavar="HOST:PORT")
     switch.add_argument("--device-id", type=int, default=1)
+    switch.add_argument(
+        "--program", type=Path, metavar="DIRECTORY", help="given to a switch that has none (BMv2)"
+    )
     switch.add_argument("--uplink", metavar="PORT@IFACE", help="to other nodes and clients")
     switch.add_argument("--next-hop-mac", default="", help="the router behind the uplink")
     switch.add_argument("--routed", action="store_true", help="to other nodes, too, by the router")
@@ -56,6 +60,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     own = parser.add_argument_group("the agent")
     own.add_argument("--socket", type=Path, default=Path("/run/flowferry/agent.sock"))
     own.add_argument("--state", type=Path, default=Path("/run/flowferry/attachments"))
+    own.add_argument(
+        "--host-root",
+        default="",
+        metavar="DIRECTORY",
+        help="where the node's own files are, for an agent in a container: /proc/1/root",
+    )
     own.add_argument("--metrics", default="127.0.0.1:9560", metavar="HOST:PORT")
     own.add_argument("--resync", type=float, default=30.0, metavar="SECONDS")
     own.add_argument("-v", "--verbose", action="store_true")
@@ -124,12 +134,13 @@ class Agent:
             settings,
             lambda: self.source.cluster(),
             self.loop.wake,
+            options.program,
         )
         self._stack.callback(self.switch.close)
         self.operations = Operations(self.records, self.switch)
         host, _, port = options.metrics.rpartition(":")
         self._stack.callback(serve(host, int(port), self.metrics).shutdown)
-        server = Server(options.socket, self.operations, self._called)
+        server = Server(options.socket, self.operations, self._called, options.host_root)
         self._stack.callback(server.close)
 
     def _pass(self) -> tuple[Result, int]:

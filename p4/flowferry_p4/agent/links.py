@@ -106,18 +106,22 @@ def find_links(
 
 
 def _choose_way(ways: list[_Candidate], present: Tables) -> Entry:
+    return best_way([(way.created, way.label, way.entry) for way in ways], present)
+
+
+def best_way(ways: Sequence[tuple[str, str, Entry]], present: Tables) -> Entry:
     """The only way to an address or, while two pods have it, the one that the switch has now.
 
     Two pods have one address while it moves: the copy is made long before the traffic is
     redirected to it, and the source is removed only afterwards. Which of them is heard is decided
-    by the redirect, and by nothing that the API says.
+    by the redirect, and by nothing that the API says. ``ways`` are since when, a name, the entry.
     """
-    ways = sorted(ways, key=lambda way: (way.created, way.label))
-    now = present.get(ways[0].entry)
-    return next((way.entry for way in ways if way.entry == now), ways[0].entry)
+    entries = [entry for _, _, entry in sorted(ways, key=lambda way: way[:2])]
+    now = present.get(entries[0])
+    return next((entry for entry in entries if entry == now), entries[0])
 
 
-def _forward(destination: str, port: int, source_mac: str, destination_mac: str) -> Entry:
+def forward(destination: str, port: int, source_mac: str, destination_mac: str) -> Entry:
     network = ip_network(destination)
     table = "route" if network.version == 4 else "route_ipv6"
     params = {"port": port, "source_mac": source_mac, "destination_mac": destination_mac}
@@ -137,7 +141,7 @@ def _add_attached(
     ways: dict[str, list[_Candidate]], attachment: Attachment, pod: Pod | None, settings: Settings
 ) -> None:
     for address in attachment.addresses:
-        entry = _forward(address, attachment.port, settings.gateway_mac, attachment.mac)
+        entry = forward(address, attachment.port, settings.gateway_mac, attachment.mac)
         created = pod.created if pod else "~"
         way = _Candidate(created, f"port {attachment.port:03}", entry)
         ways.setdefault(str(ip_address(address)), []).append(way)
@@ -162,20 +166,20 @@ def _add_remote(
             continue
         reachable[node.name] = mac
         own = [*node.networks, *node.addresses]
-        links.entries += [_forward(one, uplink.port, uplink.mac, mac) for one in own]
+        links.entries += [forward(one, uplink.port, uplink.mac, mac) for one in own]
     remote: dict[str, list[tuple[Pod, _Candidate]]] = {}
     for pod in cluster.pods:
         if pod.node in reachable:
             for address in pod.addresses:
-                entry = _forward(address, uplink.port, uplink.mac, reachable[pod.node])
+                entry = forward(address, uplink.port, uplink.mac, reachable[pod.node])
                 way = _Candidate(pod.created, pod.name, entry)
                 remote.setdefault(str(ip_address(address)), []).append((pod, way))
     for address, found in remote.items():
-        if len(found) > 1 or address in ways or not _is_at_home(address, others[found[0][0].node]):
+        if len(found) > 1 or address in ways or not is_at_home(address, others[found[0][0].node]):
             ways.setdefault(address, []).extend(way for _, way in found)
 
 
-def _is_at_home(address: str, node: Node) -> bool:
+def is_at_home(address: str, node: Node) -> bool:
     return any(ip_address(address) in ip_network(network) for network in node.networks)
 
 
@@ -184,10 +188,10 @@ def _networks(settings: Settings) -> Iterator[Entry]:
     host, uplink = settings.host, settings.uplink
     for network in host.networks if host else ():
         assert host is not None
-        yield _forward(network, host.port, settings.gateway_mac, host.mac)
+        yield forward(network, host.port, settings.gateway_mac, host.mac)
     if uplink and uplink.next_hop_mac:
         for anywhere in ("0.0.0.0/0", "::/0"):
-            yield _forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
+            yield forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
 
 
 def _answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -31,13 +32,18 @@ class NodeSwitch:
         settings: Settings,
         cluster: Callable[[], Cluster],
         lost: Callable[[], None] = lambda: None,
+        program: Path | None = None,
     ) -> None:
-        """``lost`` is called when a session ends, by whatever: the switch may begin anew."""
+        """``lost`` is called when a session ends, by whatever: the switch may begin anew.
+
+        ``program`` is a directory with what a switch is given that has none.
+        """
         self.address = address
         self.settings = settings
         self._device_id = device_id
         self._cluster = cluster
         self._lost = lost
+        self._program = program
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._session: Session | None = None
@@ -52,8 +58,14 @@ class NodeSwitch:
                     self._session.close()
                 self._session = None
                 self._session = open_session(self.address, device_id=self._device_id)
+                self._give_program(self._session)
                 threading.Thread(target=self._tell, args=(self._session,), daemon=True).start()
             return self._session
+
+    def _give_program(self, session: Session) -> None:
+        if self._program and session.pipeline() is None:
+            info = (self._program / "flowferry.p4info.txtpb").read_text(encoding="utf-8")
+            session.set_pipeline(info, (self._program / "flowferry.json").read_bytes())
 
     def _tell(self, session: Session) -> None:
         session.closed.wait()

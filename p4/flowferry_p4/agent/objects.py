@@ -15,6 +15,8 @@ SERVICE_LABEL = "flowferry.dev/switch"
 """Label of Services whose cluster addresses the switches serve, in kube-proxy's place: "true"."""
 PROXY_LABEL = "service.kubernetes.io/service-proxy-name"
 """Kubernetes' own label with which kube-proxy leaves a Service to somebody else."""
+ASKED_ADDRESSES = "flowferry.dev/addresses"
+"""Annotation of a Service: which addresses of the pools it is to get, with a comma between two."""
 BUCKETS = "flowferry.dev/buckets"
 """Annotation of a Service: how many buckets it has (a prime)."""
 UPLINK_MAC = "flowferry.dev/uplink-mac"
@@ -66,6 +68,11 @@ class Service:
     cluster_local: bool = False
     """internalTrafficPolicy: Local"""
     buckets: str = ""
+    is_outside: bool = False
+    """Whether it is of the switches' class, with outside addresses or still without."""
+    versions: tuple[int, ...] = (4,)
+    """IP versions, the first one first."""
+    asked_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,8 +163,10 @@ def read_service(item: Object) -> Service | None:
     ingress = ((item.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
     cluster_addresses = tuple(a for a in given if a and a != "None") if inside else ()
     outside_addresses = tuple(one["ip"] for one in ingress if one.get("ip")) if outside else ()
-    if not cluster_addresses and not outside_addresses:
+    if not cluster_addresses and not outside:
         return None
+    annotations = metadata.get("annotations") or {}
+    asked = annotations.get(ASKED_ADDRESSES, "").split(",")
     return Service(
         _name(item),
         metadata.get("creationTimestamp") or "",
@@ -170,7 +179,10 @@ def read_service(item: Object) -> Service | None:
         spec.get("sessionAffinity") or "None",
         spec.get("externalTrafficPolicy") == "Local",
         spec.get("internalTrafficPolicy") == "Local",
-        (metadata.get("annotations") or {}).get(BUCKETS, ""),
+        annotations.get(BUCKETS, ""),
+        outside,
+        tuple(6 if family == "IPv6" else 4 for family in spec.get("ipFamilies") or ["IPv4"]),
+        tuple(filter(None, (one.strip() for one in asked))),
     )
 
 

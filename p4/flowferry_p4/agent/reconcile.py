@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 
 from flowferry_p4.client import Entry, Session, Update
 
@@ -61,7 +62,7 @@ def desired(
     """
     virtuals = find_virtuals(cluster, settings.node)
     links = desired_links(cluster, attachments, settings, present, virtuals)
-    balance = desired_balance(attachments, present, sizes, virtuals)
+    balance = desired_balance(attachments, settings, present, sizes, virtuals)
     return Desired(
         Tables([*links.entries, *balance.entries]),
         [*links.problems, *balance.problems],
@@ -86,15 +87,24 @@ def desired_links(
 
 def desired_balance(
     attachments: Sequence[Attachment],
+    settings: Settings,
     present: Tables,
     sizes: Mapping[str, int],
     virtuals: Virtuals,
 ) -> Desired:
     """Of the other tables."""
-    local = frozenset(address for one in attachments for address in one.addresses)
-    balance = find_balance(virtuals.served, local, present, sizes)
+    local = {address for one in attachments for address in one.addresses}
+    local |= _behind_the_host(virtuals, settings)
+    balance = find_balance(virtuals.served, frozenset(local), present, sizes)
     problems = [*virtuals.problems, *balance.problems]
     return Desired(Tables(balance.entries), problems, balance.deferred)
+
+
+def _behind_the_host(virtuals: Virtuals, settings: Settings) -> set[str]:
+    """Backends that are reached through the node's kernel: their answers come in by its port."""
+    networks = [ip_network(text) for text in settings.host.networks] if settings.host else []
+    backends = {address for virtual in virtuals.served for address, _ in virtual.known}
+    return {a for a in backends if any(ip_address(a) in network for network in networks)}
 
 
 def _links_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
@@ -206,7 +216,9 @@ class _Pass:
         groups = OWNED[1:]
         present = Tables.read(self._session, *groups)
         sizes = {name: table.size for name, table in self._session.schema.tables.items()}
-        found = desired_balance(self._attachments(), present, sizes, self._virtuals)
+        found = desired_balance(
+            self._attachments(), self._settings, present, sizes, self._virtuals
+        )
         self._write(additions(present, found.entries, groups))
         self._write(removals(present, found.entries, groups))
         return found

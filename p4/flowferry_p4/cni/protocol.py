@@ -62,17 +62,21 @@ class Call:
         return mtu
 
 
-def read_call(request: Mapping[str, Any]) -> Call:
-    """What the plugin passed on, checked as far as it concerns every command."""
+def read_call(request: Mapping[str, Any], host_root: str = "") -> Call:
+    """What the plugin passed on, checked as far as it concerns every command.
+
+    Paths of the runtime are those of the node; ``host_root`` is where an agent in a container of
+    its own finds them.
+    """
     variables = {str(key): str(text) for key, text in request["variables"].items()}
     network = request["network"]
     call = Call(
         variables.get("CNI_COMMAND", ""),
         variables.get("CNI_CONTAINERID", ""),
-        variables.get("CNI_NETNS", ""),
+        _at(host_root, variables.get("CNI_NETNS", "")),
         variables.get("CNI_IFNAME", ""),
         _arguments(variables.get("CNI_ARGS", "")),
-        tuple(filter(None, variables.get("CNI_PATH", "").split(":"))),
+        tuple(_at(host_root, one) for one in variables.get("CNI_PATH", "").split(":") if one),
         network,
         variables,
     )
@@ -86,6 +90,10 @@ def read_call(request: Mapping[str, Any]) -> Call:
     if call.command in ("ADD", "DEL", "CHECK"):
         _check_attachment(call)
     return call
+
+
+def _at(root: str, path: str) -> str:
+    return f"{root}{path}" if path else ""
 
 
 def _arguments(text: str) -> dict[str, str]:
@@ -106,12 +114,13 @@ def _check_attachment(call: Call) -> None:
 def result(call: Call, host: str, host_mac: str, mac: str, addresses: list[str]) -> dict[str, Any]:
     """Of an ADD: two ends of a cable, and the container's addresses with their way out."""
     versions = sorted({ip_interface(address).version for address in addresses})
+    sandbox = call.variables.get("CNI_NETNS", "")  # as the runtime calls it
     mtu = {"mtu": call.mtu} if call.version == "1.1.0" else {}
     found: dict[str, Any] = {
         "cniVersion": call.version,
         "interfaces": [
             {"name": host, "mac": host_mac, **mtu},
-            {"name": call.interface, "mac": mac, "sandbox": call.namespace, **mtu},
+            {"name": call.interface, "mac": mac, "sandbox": sandbox, **mtu},
         ],
         "ips": [
             {

@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 class Server:
     """Serves until ``close``. Only root may connect."""
 
-    def __init__(self, path: Path, operations: Operations, done: Done) -> None:
+    def __init__(self, path: Path, operations: Operations, done: Done, host_root: str = "") -> None:
+        """``host_root`` is where paths begin that the runtime names; see ``read_call``."""
         self.path = path
+        self._host_root = host_root
         self._operations = operations
         self._done = done
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ class Server:
             request = json.loads(data)
             network = request["network"]
             command = str(request["variables"].get("CNI_COMMAND", "?"))
-            found = self._operations.run(read_call(request))
+            found = self._operations.run(read_call(request, self._host_root))
             reply = {"exit": 0, "output": json.dumps(found) if found is not None else ""}
         except CniError as error:
             code = error.code

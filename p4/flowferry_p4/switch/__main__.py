@@ -35,6 +35,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flowferry_p4.switch",
         description="Run a BMv2 (v1model) program in the kernel, with a P4Runtime server.",
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("json", nargs="?", type=Path, help="BMv2 JSON to start with")
     parser.add_argument("-i", "--interface", action="append", default=[], metavar="PORT@IFACE")

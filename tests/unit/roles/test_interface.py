@@ -41,6 +41,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "preflight": {
         **dict.fromkeys(("state", "scenario"), "it changes nothing, so there is nothing to remove"),
     },
+    "p4_dataplane": {"scenario": "tried by the system tests: it needs a cluster of its own"},
     "registry": {"scenario": "tried by kubernetes', whose control plane has its package"},
 }
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())

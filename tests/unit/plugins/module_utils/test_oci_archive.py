@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 def pack(root: Path, name: str, command: list[str] | None = None) -> Path:
     path = root.with_name(name)
-    write_archive(Image(root, "localhost/hello:1", command=command or ["hello"]), path)
+    write_archive(Image([root], "localhost/hello:1", command=command or ["hello"]), path)
     return path
 
 
@@ -74,6 +74,22 @@ def test_the_same_input_gives_the_same_bytes(root: Path) -> None:
     assert pack(root, "one.tar").read_bytes() == pack(root, "two.tar").read_bytes()
 
 
+def test_roots_are_layers_and_one_that_is_compressed_is_taken_as_it_is(root: Path) -> None:
+    packed = root.with_name("base.tar.gz")
+    packed.write_bytes(gzip.compress(b"base", mtime=1))
+    path = root.with_name("image.tar")
+    write_archive(Image([packed, root], "localhost/hello:1"), path)
+    found = contents(path)
+    (image,) = json.loads(found["manifest.json"])
+    base, upper = (found[layer] for layer in image["Layers"])
+    assert base == packed.read_bytes()
+    assert gzip.decompress(upper) == root.read_bytes()
+    config = json.loads(found[image["Config"]])
+    plain = [hashlib.sha256(each).hexdigest() for each in (b"base", root.read_bytes())]
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{each}" for each in plain]
+    assert len(config["history"]) == 2
+
+
 def test_another_command_is_another_image(root: Path) -> None:
     one, two = pack(root, "one.tar"), pack(root, "two.tar", ["other"])
     assert read_archive_id(one) != read_archive_id(two)
@@ -81,5 +97,5 @@ def test_another_command_is_another_image(root: Path) -> None:
 
 def test_a_failure_leaves_no_half_archive(root: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        write_archive(Image(root.with_name("missing"), "localhost/x:1"), root.with_name("x.tar"))
+        write_archive(Image([root.with_name("missing")], "localhost/x:1"), root.with_name("x.tar"))
     assert sorted(path.name for path in root.parent.iterdir()) == ["root.tar"]
