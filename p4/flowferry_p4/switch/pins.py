@@ -17,6 +17,7 @@ any more. So whatever `state` does not name is left over from a process that was
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -253,7 +254,11 @@ def unpin(directory: Path) -> State | None:
             bpffs.unmount(maps)
         _remove_files(directory)
         (directory / "lock").unlink()
-        directory.rmdir()
+        try:
+            directory.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a volume of a container, which that cannot remove
+                raise
     finally:
         os.close(lock)
     return found
