@@ -26,6 +26,8 @@ NETWORKS = Path("/etc/cni/net.d")
 MANAGER = "flowferry-ipam"
 STATE = Path("/var/lib/cni/flowferry")
 MOVED = "moved"
+ATTACHMENTS = Path("/run/flowferry/attachments")
+"""What the agent of this project's data plane remembers of each pod's interface on this node."""
 
 
 def addresses_of(pod_uid: str) -> list[str]:
@@ -121,6 +123,29 @@ def _locked() -> Iterator[None]:
 
 def cut_cable(address: str) -> None:
     """Take away the interface that the address is behind, if it is on this node."""
+    for record in _attachments():
+        if address in record.get("addresses", []) and _is_there(record["interface"]):
+            run(["ip", "link", "delete", record["interface"]])
     for route in json.loads(run(["ip", "-j", "route", "show", f"{address}/32"]) or "[]"):
         if route.get("dev", "").startswith("veth"):
             run(["ip", "link", "delete", route["dev"]])
+
+
+def attachment_of(pod_uid: str) -> dict[str, Any]:
+    """The pod's port at the switch of this node, and its link address; empty where it has none."""
+    for record in _attachments():
+        if record.get("pod_uid") == pod_uid:
+            return {"port": record["port"], "mac": record["mac"]}
+    return {}
+
+
+def _attachments() -> Iterator[dict[str, Any]]:
+    for file in sorted(ATTACHMENTS.glob("*.json")):
+        try:
+            yield json.loads(file.read_bytes())
+        except (OSError, ValueError):  # it comes, or goes, at this moment
+            continue
+
+
+def _is_there(interface: str) -> bool:
+    return Path("/sys/class/net", interface).exists()

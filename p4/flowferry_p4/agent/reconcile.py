@@ -216,9 +216,7 @@ class _Pass:
         groups = OWNED[1:]
         present = Tables.read(self._session, *groups)
         sizes = {name: table.size for name, table in self._session.schema.tables.items()}
-        found = desired_balance(
-            self._attachments(), self._settings, present, sizes, self._virtuals
-        )
+        found = desired_balance(self._attachments(), self._settings, present, sizes, self._virtuals)
         self._write(additions(present, found.entries, groups))
         self._write(removals(present, found.entries, groups))
         return found

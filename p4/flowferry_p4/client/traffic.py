@@ -195,6 +195,11 @@ class EndpointTraffic:
         the client would then refuse the copy's packets as old (PAWS, RFC 7323 section 5).
         Answers go out before requests come in, as they are older.
         """
+        self.begin_release(heard_until)
+        self.finish_release(heard_until)
+
+    def begin_release(self, heard_until: dict[int, float]) -> None:
+        """End the hold, with what has gathered by then delivered."""
         # Whoever gets an answer asks again: the buffer of a busy endpoint is never found empty.
         # And while many are delivered, as many come: then the sooner it ends the better.
         for _ in range(_ROUNDS):
@@ -204,9 +209,8 @@ class EndpointTraffic:
                 break
         self._end_hold()
         self.released_at = time.monotonic()
-        self._deliver_late(heard_until)
 
-    def _deliver_late(self, heard_until: dict[int, float]) -> None:
+    def finish_release(self, heard_until: dict[int, float]) -> None:
         """Packets that the switch took before the entries went are still on their way to us.
 
         Perhaps the first for a long while is among them, as the copy may answer at that moment.

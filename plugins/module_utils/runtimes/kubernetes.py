@@ -49,7 +49,7 @@ class KubernetesPod(Workload):
         *("inspect", "serve_images", "asked", "restored", "settle"),
         *("retire", "revive", "forget_archives", "storage"),
         *("empty_dirs", "set_aside"),
-        *("addressing", "copy_addresses", "keep_address", "free_address"),
+        *("addressing", "copy_addresses", "keep_address", "free_address", "attachment"),
     )
     is_given_address = True
 
@@ -187,6 +187,10 @@ class KubernetesPod(Workload):
     def copy_addresses(self, about: About) -> list[str]:
         """What the copy's sandbox got."""
         return pod_network.addresses_of(about["copy_uid"])
+
+    def attachment(self, uid: str) -> About:
+        """A pod's port at the switch of this node, and its link address; empty without a switch."""
+        return pod_network.attachment_of(uid)
 
     @property
     def _images(self) -> ImageServer:

@@ -21,9 +21,10 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
     KubernetesPod,
 )
 from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry import open_workload
-from flowferry_p4.client import P4Error, Session
+from flowferry_p4.client import P4Error
 from flowferry_p4.client.traffic import EndpointTraffic
 
+from .across import KeepAcross, Switches
 from .journal import Journal
 from .move import Move
 from .remote import NodeHelper, RemoteHelper
@@ -45,9 +46,8 @@ class Keeper:
         self.helpers = _helpers(self.workload, remotes, order.get("kubeconfig", ""))
         switch = order["switch"]
         self.journal = Journal(switch["address"], self.workload.file_name)
-        self.session = Session.open(
-            switch["address"], device_id=switch["device_id"], primary=not order["check_mode"]
-        )
+        self.switches = Switches(not order["check_mode"])
+        self.session = self.switches.get(switch)
 
     def run(self) -> dict[str, Any]:
         """The result of the order."""
@@ -60,7 +60,7 @@ class Keeper:
             self._check_in_place(source)
             return {"changed": bool(recovered), "recovered": recovered, "source": source}
         plan = self._plan(source)
-        strategy = for_plan(self.session, plan)
+        strategy = self._strategy(plan)
         strategy.check()
         costs = plan["switch"]["costs"]
         summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
@@ -97,7 +97,13 @@ class Keeper:
                 "take part in this run; make it reachable and run the playbook again",
             )
         report({"event": "recover", "phase": found["phase"]})
-        return self._move(plan, for_plan(self.session, plan)).recover()
+        return self._move(plan, self._strategy(plan)).recover()
+
+    def _strategy(self, plan: dict[str, Any]) -> Strategy:
+        """Across several switches where nodes have some of their own."""
+        if not plan["source"].get("switch"):
+            return for_plan(self.session, plan)
+        return KeepAcross(self.session, plan, self.switches)
 
     def _move(self, plan: dict[str, Any], strategy: Strategy) -> Move:
         return Move(
@@ -147,10 +153,11 @@ class Keeper:
 
     def _plan(self, source: str) -> dict[str, Any]:
         """Resolve and validate everything on the nodes; nothing is touched."""
-        destination = self.order["destination"]
+        destination, switch = self.order["destination"], self.order["switch"]
         hold = HoldPlan(self.order["switch"]["target"])
-        self.session.require_pipeline(self.order["switch"]["p4info"])
+        self.session.require_pipeline(switch["p4info"])
         about = self.helpers[source].call("check_source")
+        self._check_across(source, about)
         hold.begin_to_count(EndpointTraffic(self.session, addresses_of(about["endpoint"])))
         self.helpers[destination].call("check_destination", about=about)
         if about.get("volumes"):
@@ -160,12 +167,40 @@ class Keeper:
             "workload": str(self.workload),
             "about": about,
             "strategy": self.order["strategy"],
-            "switch": hold.as_dict(),
+            "switch": {**hold.as_dict(), "at": {k: switch[k] for k in ("address", "device_id")}},
             "endpoint": about["endpoint"],
             **self._destination_endpoint(about["endpoint"]),
             "source": {"name": source, **self.order["nodes"][source]},
             "destination": {"name": destination, **self.order["nodes"][destination]},
         }
+
+    def _check_across(self, source: str, about: dict[str, Any]) -> None:
+        """What cannot move where nodes have switches of their own."""
+        ends = {end: self.order["nodes"][end] for end in (source, self.order["destination"])}
+        without = [name for name, node in ends.items() if not node.get("switch")]
+        if len(without) == 2:
+            return
+        if without:
+            raise FlowferryError(
+                "across_unsupported",
+                f"{without[0]} has no switch of its own, and the other node has: both have to be "
+                "of the same data plane (node_switch_address in the inventory)",
+            )
+        reasons = {
+            "it keeps its name, so its copy is at no port of a switch before packets are held": (
+                about.get("keeps_name")
+            ),
+            "address_strategy=rewrite is not known there; Services follow a pod's new address by "
+            "themselves, but its connections do not": self.order["strategy"] != "keep",
+            "it is no pod of that data plane": not about.get("attachment"),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise FlowferryError(
+                    "across_unsupported",
+                    f"{self.workload} cannot move between nodes with switches of their own: "
+                    f"{reason}",
+                )
 
     def _plan_volumes(self, source: str, destination: str, volumes: list[Any]) -> list[Any]:
         """How each volume gets to the destination, and how much is to be copied."""
@@ -225,7 +260,7 @@ class Keeper:
         """Let the helpers and the switch go."""
         for helper in self.helpers.values():
             helper.goodbye()
-        self.session.close()
+        self.switches.close()
 
 
 def _helpers(

@@ -203,7 +203,7 @@ class Move:
             self.strategy.redirect()
 
     def _ready_to_redirect(self) -> None:
-        self.traffic.guard(self.plan["source"]["switch_port"])
+        self.strategy.guard("source")
         self.strategy.look()
 
     def _ask(self, helper: NodeHelper, operation: str, meanwhile: Callable[[], None]) -> Any:
@@ -242,9 +242,8 @@ class Move:
 
     def finish(self, held_since: float) -> dict[str, Any]:
         """After the commit: let the traffic go, then take the source away."""
-        source, destination = (self.plan[end]["switch_port"] for end in ("source", "destination"))
         with self.phase("release"):
-            self.traffic.release({source: self.frozen_at, destination: math.inf})
+            self.strategy.release({"source": self.frozen_at, "destination": math.inf})
         self.report.tell()
         held = (self.traffic.released_at - held_since) * 1000
         warnings = self._clean()
@@ -275,7 +274,7 @@ class Move:
                     self.destination.call("settle_volumes", about=self.plan["about"])
                 self.source.call("remove", about=self.plan["about"], endpoint=self.plan["endpoint"])
                 self.strategy.forget_old()
-                self.traffic.unguard(self.plan["source"]["switch_port"])
+                self.strategy.unguard("source")
         except (FlowferryError, P4Error) as error:
             return [f"the source was not removed: {error}. Run the playbook again."]
         self.journal.end()
@@ -286,24 +285,24 @@ class Move:
 
         Every step can be repeated, so that a rollback that was itself interrupted is run again.
         """
-        traffic, port = self.traffic, self.plan["destination"]["switch_port"]
+        traffic, strategy = self.traffic, self.strategy
         self.report.tell()
         self.report({"event": "rollback"})
         self.journal.write(self.plan, "rollback")
         traffic.hold_ingress()
         traffic.hold_egress()
-        traffic.guard(port)
-        self.strategy.lead_back()
+        strategy.guard("destination")
+        strategy.lead_back()
         not_discarded = self._discard()
-        traffic.unguard(self.plan["source"]["switch_port"])
+        strategy.unguard("source")
         # Brought back from its checkpoint, it knows nothing of what its kernel sent after that.
         is_revived = self.source.call("resume", about=self.plan["about"])
         until = self.frozen_at if is_revived else math.inf
-        traffic.release({self.plan["source"]["switch_port"]: until})
+        strategy.release({"source": until})
         if not_discarded is not None:
             raise not_discarded
-        self.strategy.forget_new()
-        traffic.unguard(port)
+        strategy.forget_new()
+        strategy.unguard("destination")
         self.journal.end()
 
     def _discard(self) -> FlowferryError | None:
@@ -327,7 +326,7 @@ class Move:
     def recover(self) -> tuple[str, list[str]]:
         """Finish or roll back what an earlier keeper left: which of the two, and warnings."""
         if self.strategy.is_redirected():
-            self.traffic.guard(self.plan["source"]["switch_port"])
+            self.strategy.guard("source")
             self.frozen_at = 0.0
             warnings: list[str] = self.finish(time.monotonic())["warnings"]
             return "finished", warnings

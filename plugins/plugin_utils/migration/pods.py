@@ -190,6 +190,8 @@ class PodHelper:
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             # There is no namespace by name that would have to be made: the runtime makes it.
             "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
+            # Where the node has a switch of its own: its port there.
+            "attachment": self.remote.call("attachment", uid=uid) or {},
         }
 
     def _empty_dirs(self, pod: Pod) -> list[dict[str, Any]]:
@@ -291,6 +293,7 @@ class PodHelper:
         about["copy_uid"] = created["metadata"]["uid"]
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
         about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
+        about["copy_attachment"] = self.remote.call("attachment", uid=about["copy_uid"]) or {}
         return {**endpoint, "address": about["copy_address"]}
 
     def _hand_over(self, about: dict[str, Any]) -> HandOver:

@@ -61,6 +61,20 @@ class Strategy(ABC):
             self.plan["destination_endpoint"] = endpoint
             self.new, self.traffic = learned.new, learned.traffic
 
+    # -- guard and release, by the ends of the move
+
+    def guard(self, end: str) -> None:
+        """Nothing of the endpoint is heard from there."""
+        self.traffic.guard(self.plan[end]["switch_port"])
+
+    def unguard(self, end: str) -> None:
+        """Listen to that end again."""
+        self.traffic.unguard(self.plan[end]["switch_port"])
+
+    def release(self, heard_until: dict[str, float]) -> None:
+        """Deliver what is held; of the endpoint's packets those of these ends, up to then."""
+        self.traffic.release({self.plan[end]["switch_port"]: t for end, t in heard_until.items()})
+
     @abstractmethod
     def changed_addresses(self) -> dict[str, str]:
         """How the checkpoint's addresses change, {old: new}; empty when they do not."""
@@ -205,7 +219,7 @@ STRATEGIES: dict[str, type[Strategy]] = {"keep": Keep, "rewrite": Rewrite}
 
 
 def for_plan(session: Session, plan: dict[str, Any]) -> Strategy:
-    """The strategy that a plan names."""
+    """The strategy that a plan names, at one switch."""
     return STRATEGIES[plan["strategy"]](session, plan)
 
 

@@ -11,8 +11,7 @@ from tests.unit.p4.agent import kube
 
 EDGE = EdgeSettings("02:ff:00:00:00:01", {"node1": 1, "node2": 2})
 NODES = [
-    kube.node(f"node{n}", mac=f"02:ff:00:00:00:1{n}", addresses=(f"198.19.0.1{n}",))
-    for n in (1, 2)
+    kube.node(f"node{n}", mac=f"02:ff:00:00:00:1{n}", addresses=(f"198.19.0.1{n}",)) for n in (1, 2)
 ]
 
 

@@ -43,7 +43,10 @@ def test_both_versions_or_neither() -> None:
 def test_an_address_that_is_asked_for() -> None:
     asks = service("asks", asks="203.0.113.9")
     assert give([asks], [FOUR])[0] == [Gift("default/asks", ("203.0.113.9",))]
-    for others, pools in (([service("has", "203.0.113.9")], [FOUR]), ([], [SIX, Pool.parse("203.0.113.1")])):
+    for others, pools in (
+        ([service("has", "203.0.113.9")], [FOUR]),
+        ([], [SIX, Pool.parse("203.0.113.1")]),
+    ):
         gifts, problems = give([asks, *others], pools)
         assert gifts == [] and [one.code for one in problems] == ["address_unavailable"]
 

@@ -131,15 +131,6 @@ class Traffic:
     def let_through(self) -> None:
         self.world.do("let_through", {})
 
-    def release(self, heard_until: dict[int, float]) -> None:
-        self.world.do("release", {"holds": set()})
-
-    def guard(self, port: int) -> None:
-        self.world.do(f"guard {port}", {"guards": self.world.guards | {port}})
-
-    def unguard(self, port: int) -> None:
-        self.world.do(f"unguard {port}", {"guards": self.world.guards - {port}})
-
 
 class Strategy:
     """The redirect alone."""
@@ -152,6 +143,17 @@ class Strategy:
     @property
     def new(self) -> set[str]:
         return {self.plan["destination_endpoint"]["address"]} - {""}
+
+    def release(self, heard_until: dict[str, float]) -> None:
+        self.world.do("release", {"holds": set()})
+
+    def guard(self, end: str) -> None:
+        port = self.plan[end]["switch_port"]
+        self.world.do(f"guard {port}", {"guards": self.world.guards | {port}})
+
+    def unguard(self, end: str) -> None:
+        port = self.plan[end]["switch_port"]
+        self.world.do(f"unguard {port}", {"guards": self.world.guards - {port}})
 
     def learn(self, endpoint: dict[str, Any]) -> None:
         self.world.do("learn", {})
