@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
+from pathlib import Path
 from typing import Any
 
 from .plugin import VERSIONS
@@ -93,7 +94,28 @@ def read_call(request: Mapping[str, Any], host_root: str = "") -> Call:
 
 
 def _at(root: str, path: str) -> str:
-    return f"{root}{path}" if path else ""
+    """A path of the node as this process finds it; links lead where they lead on the node."""
+    if not root or not path:
+        return path
+    done: list[str] = []
+    left = path.split("/")[::-1]
+    for _ in range(1000):  # links that lead to one another end, too
+        if not left:
+            break
+        part = left.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        here = Path(root, *done, part)
+        if here.is_symlink():
+            target = str(here.readlink())
+            done = [] if target.startswith("/") else done
+            left += target.split("/")[::-1]
+        else:
+            done.append(part)
+    return "/".join([root, *done])
 
 
 def _arguments(text: str) -> dict[str, str]:
