@@ -27,7 +27,7 @@ OUTPUT = Path(__file__).resolve().parents[1] / "output"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`-m pods` chooses what needs a cluster, for which another lab is started."""
     for item in items:
-        if isinstance(item, pytest.Function) and "cluster" in item.fixturenames:
+        if isinstance(item, pytest.Function) and {"cluster", "dataplane"} & {*item.fixturenames}:
             item.add_marker("pods")
 
 

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks a server of the data plane's tests who answers. Standard library only.
+
+    python3 asker.py tcp|udp HOST PORT COUNT     one connection (or socket) for each question
+    python3 asker.py knock HOST PORT SECONDS     a datagram every 10 ms; how many were not answered
+    python3 asker.py keep HOST PORT COUNT        connections that stay, each asked again and again:
+                                                 a line on standard input has it say what broke
+
+It prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+
+KIND, HOST, PORT, COUNT = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+PATIENCE = 5.0
+
+
+def by_tcp() -> str:
+    with socket.create_connection((HOST, PORT), PATIENCE) as own:
+        own.sendall(b"who\n")
+        return own.recv(100).decode().strip()
+
+
+def by_udp() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.settimeout(PATIENCE)
+        own.connect((HOST, PORT))
+        own.send(b"who")
+        return own.recv(100).split()[0].decode()
+
+
+def ask() -> dict[str, int]:
+    found: dict[str, int] = {}
+    for _ in range(int(COUNT)):
+        try:
+            name = by_tcp() if KIND == "tcp" else by_udp()
+        except OSError as error:
+            name = f"no answer: {error}"
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def knock() -> dict[str, int]:
+    """Answers may come late, on a busy machine; those that never come are lost."""
+    heard: set[bytes] = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.connect((HOST, PORT))
+        own.settimeout(2)
+
+        def listen() -> None:
+            while True:
+                try:
+                    heard.add(own.recv(2048).split()[1])
+                except OSError:
+                    return
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        sent, end = 0, time.monotonic() + COUNT
+        while time.monotonic() < end:
+            own.send(b"%d" % sent)
+            sent += 1
+            time.sleep(0.01)
+        listener.join(10)
+    return {"sent": sent, "lost": sent - len(heard)}
+
+
+def keep() -> None:
+    kept = [socket.create_connection((HOST, PORT), 10) for _ in range(int(COUNT))]
+    names = [_say(one) for one in kept]
+    print(json.dumps({"connections": len(kept), "names": sorted(set(names))}), flush=True)
+    for _ in sys.stdin:
+        now = [_say(one) for one in kept]
+        broken = [n for n, (then, name) in enumerate(zip(names, now)) if then != name]
+        print(json.dumps({"broken": len(broken), "names": sorted(set(now))}), flush=True)
+
+
+def _say(one: socket.socket) -> str:
+    one.settimeout(60)
+    try:
+        one.sendall(b"who\n")
+        return one.recv(100).decode().strip()
+    except OSError as error:
+        return f"broken: {error}"
+
+
+if KIND == "keep":
+    keep()
+else:
+    print(json.dumps(knock() if KIND == "knock" else ask()))

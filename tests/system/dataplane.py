@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Kubernetes lab with a P4 switch on each node, without a kube-proxy, and pods that answer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cluster import ClusterLab
+from flowferry_p4.client import Session
+
+from demo import kubectl
+from demo.lab_control import HOST_NUMBERS, NODES, LabError, Played, wait_for
+
+HERE = Path(__file__).parent
+ASKER = (HERE / "asker.py").read_text()
+SERVER = (HERE / "pod_server.py").read_text()
+NAMESPACE = "flowferry-system"
+
+
+class DataplaneLab(ClusterLab):
+    def start(self) -> None:
+        for name in ("containerd", "kubernetes"):
+            kubectl.programs(name)
+        self.playbook("lab.yml", lab="kubernetes").must_succeed()
+
+    def playbook(
+        self,
+        playbook: str,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        watched: bool = False,
+        **extra: Any,
+    ) -> Played:
+        extra = {"lab_dataplane": "p4", **extra}
+        return super().playbook(
+            playbook, *options, environment=environment, watched=watched, **extra
+        )
+
+    @property
+    def registry(self) -> str:
+        return f"198.18.{self.number}.4:5000"
+
+    # -- objects
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self._kubectl_with(json.dumps(listed), "apply", "-f", "-")
+
+    def _kubectl_with(self, text: str, *arguments: str) -> None:
+        program = str(kubectl.programs("kubernetes") / "kubectl")
+        kubeconfig = f"--kubeconfig=/run/flowferry/lab{self.number}/kubeconfig"
+        done = subprocess.run(
+            [program, kubeconfig, *arguments],
+            input=text, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        if done.returncode:
+            raise LabError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+
+    def answering(self, name: str, node: str, **labels: str) -> dict[str, Any]:
+        """A pod that says its name."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": labels},
+            "spec": {
+                "nodeName": node,
+                "terminationGracePeriodSeconds": 0,
+                "dnsPolicy": "None",
+                "dnsConfig": {
+                    "nameservers": ["10.96.0.10"],
+                    "searches": ["default.svc.cluster.local"],
+                },
+                "containers": [
+                    {
+                        "name": "server",
+                        "image": f"{self.registry}/flowferry-dataplane:lab",
+                        "command": ["python3", "-c", SERVER, name],
+                    }
+                ],
+            },
+        }
+
+    def service(
+        self, name: str, port: int, target: int, protocol: str = "TCP", **spec: Any
+    ) -> dict[str, Any]:
+        """Of pods with its name as the label app; its own addresses are the switches' to serve."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "labels": {"flowferry.dev/switch": "true"},
+            },
+            "spec": {
+                "selector": {"app": name},
+                "ports": [{"port": port, "targetPort": target, "protocol": protocol}],
+                **spec,
+            },
+        }
+
+    def until_ready(self, *names: str) -> None:
+        self.kubectl("wait", "--for=condition=Ready", "--timeout=55s", *(f"pod/{n}" for n in names))
+
+    def address_of(self, pod: str) -> str:
+        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+
+    def inside(self, service: str) -> str:
+        return self.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+
+    def outside(self, service: str) -> str:
+        """The address that the controller gives to a Service."""
+        path = "jsonpath={.status.loadBalancer.ingress[0].ip}"
+        wait_for(
+            lambda: bool(self.kubectl("get", "service", service, "-o", path)),
+            f"an outside address of {service}", 20,
+        )  # fmt: skip
+        return self.kubectl("get", "service", service, "-o", path)
+
+    # -- questions
+
+    def ask(self, who: str, kind: str, host: str, port: int, count: float = 1) -> dict[str, int]:
+        """Who answers how often; ``who`` is a pod, or the client outside."""
+        words = ["python3", "-c", ASKER, kind, host, str(port), str(count)]
+        if who == "client":
+            told = self.run("client", shlex.join(words))
+        else:
+            told = self.kubectl("exec", who, "--", *words)
+        found: dict[str, int] = json.loads(told)
+        return found
+
+    def start_asking(
+        self, pod: str, kind: str, host: str, port: int, count: float
+    ) -> subprocess.Popen[str]:
+        """The same, and something else meanwhile; ``heard`` is its end."""
+        program = str(kubectl.programs("kubernetes") / "kubectl")
+        kubeconfig = f"--kubeconfig=/run/flowferry/lab{self.number}/kubeconfig"
+        words = ["python3", "-c", ASKER, kind, host, str(port), str(count)]
+        return subprocess.Popen(
+            [program, kubeconfig, "exec", pod, "--", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def heard(self, asking: subprocess.Popen[str]) -> dict[str, int]:
+        told, _ = asking.communicate(timeout=90)
+        if not told.startswith("{"):
+            raise LabError(told)
+        found: dict[str, int] = json.loads(told)
+        return found
+
+    def until_answered(self, who: str, kind: str, host: str, port: int, *names: str) -> None:
+        """Until all of these answer, and nobody else: switches learn of a Service one by one."""
+        seen: dict[str, int] = {}
+
+        def heard() -> bool:
+            seen.clear()
+            seen.update(self.ask(who, kind, host, port, 12 * len(names)))
+            return set(seen) == set(names)
+
+        try:
+            wait_for(heard, "", 30)
+        except LabError:
+            raise LabError(f"{who} asks {host} port {port}: {seen}, not {names}") from None
+
+    # -- its own programs
+
+    def traces_everywhere(self) -> dict[str, list[Any]]:
+        """What a move must not leave at a switch of the three."""
+        addresses = {"edge": self.switch_address}
+        addresses |= {node: f"{self.host_address(node)}:9559" for node in NODES}
+        tables = [f"{t}{v}" for t in ("hold_to", "hold_from", "guard") for v in ("", "_ipv6")]
+        found = {}
+        for name, address in addresses.items():
+            with Session.open(address, primary=False) as session:
+                entries = session.read(tables)
+            if entries:
+                found[name] = entries
+        return found
+
+    def host_address(self, host: str) -> str:
+        return f"198.18.{self.number}.{HOST_NUMBERS[host]}"
+
+    def end_program(self, node: str, module: str) -> None:
+        """A program of the data plane on a node dies, and its container is started again."""
+        before = self.restarts(node)
+        self.run(node, f"pkill -9 -f 'm flowferry_p4.{module}[ ]@'")
+        wait_for(lambda: self.restarts(node) > before, f"{module} on {node} is started again", 60)
+        self.until_well(node)
+
+    def restarts(self, node: str) -> int:
+        return sum(one["restartCount"] for one in self._containers(node))
+
+    def until_well(self, node: str) -> None:
+        wait_for(
+            lambda: all(one["ready"] for one in self._containers(node)),
+            f"the data plane on {node} is ready", 60,
+        )  # fmt: skip
+
+    def _containers(self, node: str) -> list[dict[str, Any]]:
+        told = self.kubectl(
+            "get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=flowferry-dataplane",
+            f"--field-selector=spec.nodeName={node}", "-o", "json",
+        )  # fmt: skip
+        (pod,) = json.loads(told)["items"]
+        found: list[dict[str, Any]] = pod["status"]["containerStatuses"]
+        return found

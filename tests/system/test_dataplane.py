@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cluster whose data plane are P4 switches: Services without kube-proxy, and pods that move."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import WORKLOAD, left_over
+from dataplane import DataplaneLab
+
+from demo.kubectl import BUILD_LIMIT
+from demo.traffic import TrafficClient
+
+MOVES = int(os.environ.get("FLOWFERRY_DATAPLANE_MOVES") or "2")
+PODS = ("a", "b", "c")  # two on the first node, one on the second
+pytestmark = pytest.mark.timeout(BUILD_LIMIT + 900)  # the first test waits for the build
+
+
+@pytest.fixture(scope="module")
+def dataplane() -> Iterator[DataplaneLab]:
+    """The lab of FLOWFERRY_DATAPLANE_LAB_ID (6 if unset), which ends before another begins."""
+    if os.geteuid() != 0:
+        pytest.skip("run: sudo make system")
+    number = int(os.environ.get("FLOWFERRY_DATAPLANE_LAB_ID") or "6")
+    with tempfile.TemporaryDirectory(prefix="ff-dataplane-") as state:
+        running = DataplaneLab(number, Path(state))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.end()
+
+
+@pytest.fixture(scope="module")
+def pods(dataplane: DataplaneLab) -> DataplaneLab:
+    """Pods that answer, by Services of every kind, and one on each node that asks."""
+    where = dict(zip(PODS, ("node1", "node1", "node2")))
+    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
+    local = {**balanced, "externalTrafficPolicy": "Local"}
+    dataplane.apply(
+        *(dataplane.answering(name, node, app="web") for name, node in where.items()),
+        dataplane.answering("ask1", "node1"),
+        dataplane.answering("ask2", "node2", app="alone"),
+        dataplane.service("web", 80, 8080, **balanced),
+        dataplane.service("names", 53, 8053, "UDP", selector={"app": "web"}),
+        dataplane.service("alone", 80, 8080, **local),
+    )
+    dataplane.until_ready(*PODS, "ask1", "ask2")
+    return dataplane
+
+
+def test_a_pod_reaches_pods_of_its_node_and_of_the_other(pods: DataplaneLab) -> None:
+    """Those that serve no Service at the port: an answer would have the Service's address."""
+    address = pods.address_of("ask1")
+    for who in ("a", "c"):
+        assert pods.ask(who, "tcp", address, 8080, 3) == {"ask1": 3}
+        assert pods.ask(who, "udp", address, 8053, 3) == {"ask1": 3}
+
+
+def test_pods_reach_a_service_at_its_cluster_address(pods: DataplaneLab) -> None:
+    for who in ("ask1", "ask2"):
+        pods.until_answered(who, "tcp", pods.inside("web"), 80, *PODS)
+
+
+def test_a_service_of_datagrams(pods: DataplaneLab) -> None:
+    for who in ("ask1", "ask2"):
+        pods.until_answered(who, "udp", pods.inside("names"), 53, *PODS)
+
+
+def test_pods_reach_the_api_server_by_its_service(pods: DataplaneLab) -> None:
+    asked = "import socket; socket.create_connection(('10.96.0.1', 443), 5); print('reached')"
+    for who in ("ask1", "ask2"):
+        assert pods.kubectl("exec", who, "--", "python3", "-c", asked) == "reached\n"
+
+
+def test_a_client_reaches_an_outside_address(pods: DataplaneLab) -> None:
+    address = pods.outside("web")
+    assert address.startswith(f"198.19.{pods.number}.2"), "one of the pool"
+    pods.until_answered("client", "tcp", address, 80, *PODS)
+
+
+def test_outside_traffic_stays_on_a_node_that_has_an_endpoint(pods: DataplaneLab) -> None:
+    """externalTrafficPolicy: Local. The edge leads to that node, as no other serves the address."""
+    pods.until_answered("client", "tcp", pods.outside("alone"), 80, "ask2")
+    with pods.session() as session:
+        routes = {one.match["destination"]: one.params["port"] for one in session.read("route")}
+    assert routes[f"{pods.outside('alone')}/32"] == 2
+
+
+@pytest.mark.parametrize("program", ["agent", "switch"])
+def test_a_program_dies_and_nothing_is_lost(pods: DataplaneLab, program: str) -> None:
+    """Neither connections nor a single datagram, by a Service whose address the node balances."""
+    address = pods.inside("names")
+    pods.until_answered("ask1", "udp", address, 53, *PODS)
+    knocking = pods.start_asking("ask1", "knock", address, 53, 12)
+    try:
+        pods.end_program("node1", program)
+    finally:
+        told = pods.heard(knocking)
+    assert told["sent"] > 500 and told["lost"] == 0, told
+
+
+def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
+    pods.playbook("demo_pod.yml").must_succeed()
+    clients = [TrafficClient(pods, *kind) for kind in (("pingpong", "a"), ("writer", "b"))]
+    try:
+        before = pods.run_id()
+        for number in range(MOVES):
+            for client in clients:
+                client.seen()
+            destination = pods.other_node()
+            moved = pods.move(destination).must_succeed().outcome
+            assert moved["changed"] and not left_over(moved) and moved["overflow_packets"] == 0
+            seen = [client.seen() for client in clients]
+            assert [one["errors"] for one in seen] == [[], []], f"move {number}"
+            assert all(one["answers"] > 0 for one in seen)
+            print(f"move {number}: silence {seen[0]['longest_ms']} ms, hold {moved['hold_ms']} ms")
+            assert pods.pod_node() == destination
+        assert pods.run_id() == before
+        assert pods.traces_everywhere() == {}
+    finally:
+        for client in clients:
+            client.end()
+
+
+def test_a_switch_that_is_away_at_the_redirect_is_a_failure_and_is_rolled_back(
+    pods: DataplaneLab,
+) -> None:
+    """The edge's process stands still when it is to redirect; the source goes on, unharmed."""
+    node, before = pods.pod_node(), pods.run_id()
+    stop = pods.ssh("switch", "kill -STOP $(cat /run/flowferry-switch.pid)")
+    go_on = pods.ssh("switch", "kill -CONT $(cat /run/flowferry-switch.pid)")
+    client = TrafficClient(pods, "pingpong", "a")
+    try:
+        client.seen()
+        fault = " ".join(f"'{word}'" for word in stop)
+        played = pods.move(pods.other_node(), WORKLOAD, FLOWFERRY_FAULT=f"restore:{fault}")
+        assert played.failure["code"] == "switch_unreachable", played.failure
+    finally:
+        subprocess.run(go_on, check=True, timeout=30)
+    assert pods.pod_node() == node
+    recovered = pods.move(node).must_succeed().outcome
+    assert recovered["recovered"] == "rolled back"
+    assert client.seen()["errors"] == []
+    assert (client.end(), pods.run_id())[1] == before
+    assert pods.traces_everywhere() == {}
