@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from flowferry_p4.agent import Attachment, Cluster, Settings, Uplink, cluster
+from flowferry_p4.agent import Attachment, Cluster, HostPort, Settings, Uplink, cluster
 from flowferry_p4.client import Entry
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +85,17 @@ def test_datagrams_are_balanced_beside_streams() -> None:
     assert not wanted.problems
     assert set(switch.backends(VIRTUAL, 53, protocol=17)) == {"198.19.1.1 5353"}
     assert set(switch.backends(VIRTUAL, 53, protocol=6)) == {"198.19.1.1 5354"}
+
+
+def test_backends_behind_the_nodes_kernel_answer_by_its_port() -> None:
+    """Such as the API server: their answers come to this switch, and get the Service's address."""
+    host = HostPort(2, "02:ff:00:00:00:02", ("198.18.0.0/24",))
+    here = Settings("node1", uplink=HERE.uplink, host=host)
+    ends = [kube.endpoint("198.18.0.4", ""), kube.endpoint("198.19.1.1")]
+    switch = MemorySwitch()
+    switch.pass_over(web(*ends), [], here)
+    assert [entry.match["address"] for entry in switch.tables.of("reply")] == ["198.18.0.4"]
+    assert switch.port_of("198.18.0.4") == 2
 
 
 def test_a_service_without_endpoints_has_an_entry_that_leads_nowhere() -> None:
