@@ -68,9 +68,8 @@ class Session:
     def flush(self) -> None: ...
 
     def leads(self) -> tuple[int, str]:
-        (found,) = (
-            e for e in self.entries.values() if e.match.get("destination") == f"{ADDRESS}/32"
-        )
+        routes = [entry for entry in self.entries.values() if entry.table == "route"]
+        (found,) = (one for one in routes if one.match["destination"] == f"{ADDRESS}/32")
         return found.params["port"], found.params["destination_mac"]
 
     def traces(self) -> list[str]:
@@ -78,7 +77,7 @@ class Session:
 
 
 class Rig:
-    """node1 has the pod at port 8; its copy is at port 9 of node2; the edge has the nodes at 1, 2."""
+    """The pod is at port 8 of node1, its copy at port 9 of node2; the edge has them at 1 and 2."""
 
     def __init__(self) -> None:
         up1, up2 = (MACS[name] for name in ("node1", "node2"))
