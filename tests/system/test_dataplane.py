@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from cluster import WORKLOAD, left_over
-from dataplane import DataplaneLab
+from dataplane import NAMESPACE, DataplaneLab
 
 from demo.kubectl import BUILD_LIMIT
+from demo.lab_control import NODES
 from demo.traffic import TrafficClient
 
 MOVES = int(os.environ.get("FLOWFERRY_DATAPLANE_MOVES") or "2")
@@ -76,6 +77,22 @@ def test_pods_reach_the_api_server_by_its_service(pods: DataplaneLab) -> None:
     asked = "import socket; socket.create_connection(('10.96.0.1', 443), 5); print('reached')"
     for who in ("ask1", "ask2"):
         assert pods.kubectl("exec", who, "--", "python3", "-c", asked) == "reached\n"
+
+
+def test_names_are_resolved_by_the_dns_of_the_cluster(pods: DataplaneLab) -> None:
+    """By UDP and by TCP, of the Service that the switches serve."""
+    pods.kubectl(
+        "wait", "-n", "kube-system", "deployment/coredns", "--for=condition=Available",
+        "--timeout=55s",
+    )  # fmt: skip
+    wanted = pods.inside("web")
+    for who in ("ask1", "ask2"):
+        for options in ("", "use-vc"):
+            asked = (
+                f"import os; os.environ['RES_OPTIONS'] = '{options}'; import socket; "
+                "print(socket.gethostbyname('web.default.svc.cluster.local'))"
+            )
+            assert pods.kubectl("exec", who, "--", "python3", "-c", asked).strip() == wanted
 
 
 def test_a_client_reaches_an_outside_address(pods: DataplaneLab) -> None:
@@ -149,3 +166,24 @@ def test_a_switch_that_is_away_at_the_redirect_is_a_failure_and_is_rolled_back(
     assert client.seen()["errors"] == []
     assert (client.end(), pods.run_id())[1] == before
     assert pods.traces_everywhere() == {}
+
+
+def test_the_role_changes_nothing_twice_and_takes_back_what_it_made(pods: DataplaneLab) -> None:
+    """The last test: pods are without a network afterwards."""
+    again = pods.playbook("dataplane.yml").must_succeed()
+    assert [task for task, _, result in again.results if result.get("changed")] == []
+    checked = pods.playbook("dataplane.yml", "--check").must_succeed()
+    assert [task for task, _, result in checked.results if result.get("changed")] == []
+    pods.kubectl("delete", "pods", "--all", "--grace-period=1", "--timeout=50s")
+    pods.playbook("dataplane.yml", p4_dataplane_state="absent").must_succeed()
+    looked = """
+ls -d /usr/lib/cni/flowferry* /etc/cni/net.d/*flowferry* /sys/fs/bpf/flowferry/* 2>/dev/null
+ip -brief link | grep -E '^ff'
+tc filter show dev data0 ingress
+ip -brief address show data0 | grep -q '198.19.' || echo 'no address'
+true"""
+    assert {node: pods.run(node, looked) for node in NODES} == dict.fromkeys(NODES, "")
+    left = pods.kubectl("get", "clusterroles,clusterrolebindings,namespaces", "-o", "name")
+    assert [one for one in left.split() if "flowferry-dataplane" in one or NAMESPACE in one] == []
+    gone = pods.playbook("dataplane.yml", p4_dataplane_state="absent").must_succeed()
+    assert [task for task, _, result in gone.results if result.get("changed")] == []
