@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that serve in the background, on hosts without an init system.
+"""Programs that serve in the background: units where systemd runs the host, else by themselves.
 
 The lab's hosts are namespaces whose init only reaps. What runs, and from which files it was
 started, is kept beside its pid: a program is started again when one of them has changed.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from . import units
 from .errors import FlowferryError
 
 STATE = Path("/run/flowferry/daemons")
@@ -67,6 +68,8 @@ def start_time(pid: int) -> int:
 
 def record(name: str) -> dict[str, Any]:
     """What start() wrote about the running program; empty when it does not run."""
+    if units.RUNS.is_dir():
+        return units.record(name)
     try:
         kept: dict[str, Any] = json.loads((STATE / f"{name}.json").read_text())
     except (OSError, ValueError):
@@ -89,6 +92,8 @@ def start(daemon: Daemon, timeout: float) -> int:
     stop(daemon.name, timeout)
     for directory in (STATE, LOGS):
         directory.mkdir(parents=True, exist_ok=True)
+    if units.RUNS.is_dir():
+        return _start_unit(daemon, timeout)
     with daemon.log.open("ab") as log:
         try:
             process = subprocess.Popen(
@@ -112,17 +117,33 @@ def start(daemon: Daemon, timeout: float) -> int:
     partial = STATE / f"{daemon.name}.partial"
     partial.write_text(json.dumps(kept))
     partial.replace(STATE / f"{daemon.name}.json")
-    _wait_until_ready(daemon, process, timeout)
+
+    def ended() -> str:
+        return "" if process.poll() is None else f"with status {process.returncode}"
+
+    _wait_until_ready(daemon, ended, timeout)
     return process.pid
 
 
-def _wait_until_ready(daemon: Daemon, process: subprocess.Popen[bytes], timeout: float) -> None:
+def _start_unit(daemon: Daemon, timeout: float) -> int:
+    """The same by systemd, which starts it again when it fails, and when the host starts."""
+    command, environment = daemon.command, daemon.environment
+    unit = units.text(daemon.name, command, environment, daemon.log, daemon.fingerprint())
+    units.start(daemon.name, unit)
+
+    def ended() -> str:
+        return "" if record(daemon.name) else f"as unit {units.unit_of(daemon.name)}"
+
+    _wait_until_ready(daemon, ended, timeout)
+    return int(record(daemon.name)["pid"])
+
+
+def _wait_until_ready(daemon: Daemon, ended: Callable[[], str], timeout: float) -> None:
     def answers() -> bool:
-        if process.poll() is not None:
+        if how := ended():
             raise FlowferryError(
                 "daemon_failed",
-                f"{daemon.name} ended with status {process.returncode}; {daemon.log} says: "
-                f"{_tail(daemon.log)}",
+                f"{daemon.name} ended {how}; {daemon.log} says: {_tail(daemon.log)}",
             )
         return not daemon.ready or _serves(daemon)
 
@@ -162,6 +183,9 @@ def _accepts(address: str) -> bool:
 def stop(name: str, timeout: float) -> bool:
     """End the program, kindly first; True when it ran."""
     kept = record(name)
+    if units.RUNS.is_dir():
+        units.stop(name)
+        return bool(kept)
     if kept:
         pid, started = int(kept["pid"]), int(kept["started"])
 

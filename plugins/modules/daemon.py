@@ -6,14 +6,16 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: daemon
 
-short_description: Run a program in the background on a host without an init system
+short_description: Run a program in the background
 
 version_added: 0.1.0
 
 description:
   - Starts a program that serves, waits until it answers, and starts it again when its command,
     its environment or the content of one of its files has changed.
-  - Hosts of the embedded lab have an init that only reaps. On hosts with systemd use a unit.
+  - On a host that systemd runs it is a unit, C(flowferry-NAME.service), which starts with the host
+    and again when the program fails. Hosts of the embedded lab have an init that only reaps; there
+    the program runs by itself.
 
 author:
   - Flowferry contributors (@flowferry)
