@@ -41,6 +41,7 @@ class ActionModule(ActionBase):
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
                 "accept_timeout": {"type": "float", "default": 0.5},
+                "metrics": {"type": "path"},
             }
         )
         problem = _problem(arguments)

@@ -88,6 +88,13 @@ options:
         meanwhile, and others go on. When the time is over the migration is rolled back.
     type: float
     default: 0.5
+  metrics:
+    description:
+      - File on the controller, C(NAME.prom), in which migrations are counted for Prometheus, with
+        how they ended and how long their phases took. Node exporter's textfile collector serves
+        such files.
+      - When it cannot be written, that is a warning.
+    type: path
 attributes:
   check_mode:
     description: Makes the full plan, with all its checks, and touches nothing.

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -24,6 +25,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.registry i
 from flowferry_p4.client import P4Error
 from flowferry_p4.client.traffic import EndpointTraffic
 
+from . import metrics
 from .across import KeepAcross, Switches
 from .journal import Journal
 from .move import Move
@@ -292,6 +294,16 @@ def report(event: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def end(order: dict[str, Any], event: dict[str, Any]) -> None:
+    """Count how the order has ended, and tell."""
+    if order.get("metrics") and not order["check_mode"]:
+        problem = metrics.record(Path(order["metrics"]), order, event)
+        if problem and "result" in event:
+            warnings = [*event["result"].get("warnings", []), problem]
+            event = {**event, "result": {**event["result"], "warnings": warnings}}
+    report(event)
+
+
 def main() -> None:
     """Read the order, carry it out, report the result or the failure."""
     order = json.loads(sys.stdin.readline())
@@ -299,14 +311,14 @@ def main() -> None:
     try:
         keeper = Keeper(order)
         keeper.watch_playbook()
-        report({"event": "result", "result": keeper.run()})
+        end(order, {"event": "result", "result": keeper.run()})
     except FlowferryError as error:
-        report({"event": "failure", "failure": error.as_dict()})
+        end(order, {"event": "failure", "failure": error.as_dict()})
     except P4Error as error:
         code = "".join("_" + c.lower() if c.isupper() else c for c in type(error).__name__)[1:]
-        report({"event": "failure", "failure": {"code": code, "message": str(error)}})
+        end(order, {"event": "failure", "failure": {"code": code, "message": str(error)}})
     except Exception as error:  # the playbook must hear of anything
-        report({"event": "failure", "failure": {"code": "internal", "message": repr(error)}})
+        end(order, {"event": "failure", "failure": {"code": "internal", "message": repr(error)}})
         raise
     finally:
         if keeper is not None:
