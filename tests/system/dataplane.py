@@ -88,14 +88,18 @@ class DataplaneLab(ClusterLab):
     def service(
         self, name: str, port: int, target: int, protocol: str = "TCP", **spec: Any
     ) -> dict[str, Any]:
-        """Of pods with its name as the label app; its own addresses are the switches' to serve."""
+        """Of pods with its name as the label app.
+
+        The switches serve its own address, or its outside ones where it is balanced outside.
+        """
+        inside = {} if spec.get("type") == "LoadBalancer" else {"flowferry.dev/switch": "true"}
         return {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {
                 "name": name,
                 "namespace": "default",
-                "labels": {"flowferry.dev/switch": "true"},
+                "labels": inside,
             },
             "spec": {
                 "selector": {"app": name},

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pod of the data plane's tests serves: its name, by TCP (a line for a line) and by UDP.
 
+By TCP at two ports, as answers of a port have one virtual address.
+
 python3 pod_server.py NAME
 """
 
@@ -27,7 +29,12 @@ def answer() -> None:
             own.sendto(NAME + b" " + question, client)
 
 
+def serve(port: int) -> None:
+    with socket.create_server(("", port), backlog=200) as server:
+        while True:
+            threading.Thread(target=talk, args=server.accept()[:1], daemon=True).start()
+
+
 threading.Thread(target=answer, daemon=True).start()
-with socket.create_server(("", 8080), backlog=200) as server:
-    while True:
-        threading.Thread(target=talk, args=server.accept()[:1], daemon=True).start()
+threading.Thread(target=serve, args=(8081,), daemon=True).start()
+serve(8080)

@@ -47,9 +47,10 @@ def pods(dataplane: DataplaneLab) -> DataplaneLab:
         *(dataplane.answering(name, node, app="web") for name, node in where.items()),
         dataplane.answering("ask1", "node1"),
         dataplane.answering("ask2", "node2", app="alone"),
-        dataplane.service("web", 80, 8080, **balanced),
+        dataplane.service("web", 80, 8080),
+        dataplane.service("outside", 80, 8081, selector={"app": "web"}, **balanced),
         dataplane.service("names", 53, 8053, "UDP", selector={"app": "web"}),
-        dataplane.service("alone", 80, 8080, **local),
+        dataplane.service("alone", 80, 8081, **local),
     )
     dataplane.until_ready(*PODS, "ask1", "ask2")
     return dataplane
@@ -96,7 +97,7 @@ def test_names_are_resolved_by_the_dns_of_the_cluster(pods: DataplaneLab) -> Non
 
 
 def test_a_client_reaches_an_outside_address(pods: DataplaneLab) -> None:
-    address = pods.outside("web")
+    address = pods.outside("outside")
     assert address.startswith(f"198.19.{pods.number}.2"), "one of the pool"
     pods.until_answered("client", "tcp", address, 80, *PODS)
 
