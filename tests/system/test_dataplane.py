@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -167,6 +168,24 @@ def test_a_switch_that_is_away_at_the_redirect_is_a_failure_and_is_rolled_back(
     assert client.seen()["errors"] == []
     assert (client.end(), pods.run_id())[1] == before
     assert pods.traces_everywhere() == {}
+
+
+@pytest.mark.parametrize("switch", ["embedded", "bmv2"])
+def test_the_api_server_knows_every_field_of_the_manifest(
+    pods: DataplaneLab, tmp_path: Path, switch: str
+) -> None:
+    """It would else be silent about those that it does not know."""
+    manifest, playbook = tmp_path / "manifest.yaml", tmp_path / "render.yml"
+    role = {"name": "flowferry.core.p4_dataplane", "tasks_from": "manifest"}
+    asked = {"p4_dataplane_switch": switch, "p4_dataplane_bmv2_image": "bmv2"}
+    asked["p4_dataplane_file"] = str(manifest)
+    task = {"ansible.builtin.include_role": role, "vars": asked}
+    play = {"hosts": "control_planes", "gather_facts": False, "tasks": [task]}
+    playbook.write_text(json.dumps([play]))
+    pods.playbook(str(playbook)).must_succeed()
+    dry = ("--dry-run=server", "--validate=strict")
+    told = pods.kubectl("apply", *dry, "-f", str(manifest))
+    assert "daemonset.apps/flowferry-dataplane" in told
 
 
 def test_the_role_changes_nothing_twice_and_takes_back_what_it_made(pods: DataplaneLab) -> None:
