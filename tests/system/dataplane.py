@@ -157,6 +157,19 @@ class DataplaneLab(ClusterLab):
         found: dict[str, int] = json.loads(told)
         return found
 
+    def keep(self, who: str, host: str, port: int, count: int) -> Kept:
+        """Connections that stay open until the end."""
+        words = ["python3", "-c", ASKER, "keep", host, str(port), str(count)]
+        if who == "client":
+            return Kept(self.popen("client", shlex.join(words)))
+        program = str(kubectl.programs("kubernetes") / "kubectl")
+        kubeconfig = f"--kubeconfig=/run/flowferry/lab{self.number}/kubeconfig"
+        started = subprocess.Popen(
+            [program, kubeconfig, "exec", "-i", who, "--", *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        return Kept(started)
+
     def until_answered(self, who: str, kind: str, host: str, port: int, *names: str) -> None:
         """Until all of these answer, and nobody else: switches learn of a Service one by one."""
         seen: dict[str, int] = {}
@@ -213,3 +226,30 @@ class DataplaneLab(ClusterLab):
         (pod,) = json.loads(told)["items"]
         found: list[dict[str, Any]] = pod["status"]["containerStatuses"]
         return found
+
+
+class Kept:
+    """Connections of one client, which are asked again and again."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.count = self._hear()["connections"]
+
+    def broken(self) -> int:
+        """How many do not answer, or with another name than at first."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("again\n")
+        self._process.stdin.flush()
+        return int(self._hear()["broken"])
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line.startswith("{"):
+            raise LabError(line + self._process.stdout.read())
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()

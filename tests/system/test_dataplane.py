@@ -147,6 +147,30 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
             client.end()
 
 
+def test_a_pod_behind_an_outside_address_moves_with_its_connections(pods: DataplaneLab) -> None:
+    """Those of a client by the Service, and those of pods on both nodes by the pod's own address."""
+    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
+    pods.apply(
+        pods.answering("mover", "node1", app="mover"),
+        pods.service("mover", 80, 8081, **balanced),
+    )
+    pods.until_ready("mover")
+    own, outside = pods.address_of("mover"), pods.outside("mover")
+    pods.until_answered("client", "tcp", outside, 80, "mover")
+    kept = [pods.keep("client", outside, 80, 50)]
+    kept += [pods.keep(who, own, 8080, 20) for who in ("ask1", "ask2")]
+    try:
+        for destination in ("node2", "node1"):
+            moved = pods.move(destination, "pod:default/mover").must_succeed().outcome
+            assert moved["changed"] and not left_over(moved)
+            assert [one.broken() for one in kept] == [0, 0, 0], f"to {destination}"
+            assert pods.ask("client", "tcp", outside, 80, 3) == {"mover": 3}
+    finally:
+        for one in kept:
+            one.end()
+    assert pods.traces_everywhere() == {}
+
+
 def test_a_switch_that_is_away_at_the_redirect_is_a_failure_and_is_rolled_back(
     pods: DataplaneLab,
 ) -> None:
