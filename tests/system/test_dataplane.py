@@ -148,7 +148,7 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
 
 
 def test_a_pod_behind_an_outside_address_moves_with_its_connections(pods: DataplaneLab) -> None:
-    """Those of a client by the Service, and those of pods on both nodes by the pod's own address."""
+    """Of a client by the Service, and of pods on both nodes by the pod's own address."""
     balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
     pods.apply(
         pods.answering("mover", "node1", app="mover"),
@@ -218,7 +218,9 @@ def test_the_role_changes_nothing_twice_and_takes_back_what_it_made(pods: Datapl
     assert [task for task, _, result in again.results if result.get("changed")] == []
     checked = pods.playbook("dataplane.yml", "--check").must_succeed()
     assert [task for task, _, result in checked.results if result.get("changed")] == []
-    pods.kubectl("delete", "pods", "--all", "--grace-period=1", "--timeout=50s")
+    pods.kubectl("delete", "deployment", "-n", "kube-system", "coredns")
+    for namespace in ("default", "kube-system"):
+        pods.kubectl("delete", "pods", "--all", "-n", namespace, "--grace-period=1")
     pods.playbook("dataplane.yml", p4_dataplane_state="absent").must_succeed()
     looked = """
 ls -d /usr/lib/cni/flowferry* /etc/cni/net.d/*flowferry* /sys/fs/bpf/flowferry/* 2>/dev/null
