@@ -33,12 +33,12 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
 from .cluster import Cluster, Pod
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
 from .pod_addresses import address_of_copy, new_endpoint
+from .pod_aliases import WORKLOAD_LABEL, first_name, label_of, labels_of, names_of
 from .pod_handover import HandOver
 from .pod_names import SOURCE_ANNOTATION
 from .pod_volumes import PodVolumes
 from .remote import NodeHelper
 
-WORKLOAD_LABEL = "flowferry.io/workload"
 IMAGES_ANNOTATION = "flowferry.io/images"
 # The runtime has made the sandbox and asks for the image within this time (seconds) ...
 WARM_LIMIT = 40.0
@@ -143,7 +143,11 @@ class PodHelper:
         found = self.cluster.get_pod(self.namespace, self.name)
         if found is not None:
             return found
-        moved = self.cluster.list_pods(self.namespace, f"{WORKLOAD_LABEL}={self.name}")
+        moved = [
+            pod
+            for label in labels_of(self.name)
+            for pod in self.cluster.list_pods(self.namespace, f"{WORKLOAD_LABEL}={label}")
+        ]
         if len(moved) > 1:
             names = ", ".join(sorted(pod["metadata"]["name"] for pod in moved))
             raise FlowferryError(
@@ -221,8 +225,7 @@ class PodHelper:
 
     def _free_name(self, pod: Pod) -> str:
         """The copy's name: two pods are there for a while. It alternates between two."""
-        taken = pod["metadata"]["name"]
-        candidates = (self.name, f"{self.name}-moved")
+        taken, candidates = pod["metadata"]["name"], names_of(first_name(pod))
         for name in candidates:
             if name != taken and self.cluster.get_pod(self.namespace, name) is None:
                 return name
@@ -406,7 +409,8 @@ class PodHelper:
         copy must be ready, and the source the cheapest.
         """
         source = about["manifest"]
-        labels = {**source["metadata"].get("labels", {}), WORKLOAD_LABEL: self.name}
+        label = label_of(first_name(source))
+        labels = {**source["metadata"].get("labels", {}), WORKLOAD_LABEL: label}
         # A sandbox that is made anew some day is to have the address that the switch leads to.
         address = {ADDRESS_ANNOTATION: about["copy_address"]}
         metadata: dict[str, Any] = {"labels": labels, "annotations": address}
