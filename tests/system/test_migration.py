@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from demo.lab_control import Lab
+from demo.lab_control import ROOT, Lab
 from demo.traffic import TrafficClient
 
 MOVES = 20
@@ -69,6 +72,30 @@ def test_many_moves_under_load_harm_nothing(
     captured = ends.stdout.read()
     harmed = [line for line in captured.splitlines() if any(f".{port}" in line for port in ports)]
     assert harmed == []
+
+
+def test_a_command_shows_the_phases_and_the_move_is_counted(lab: Lab, tmp_path: Path) -> None:
+    """By ansible-runner, as a user has it who does not want to read what Ansible says."""
+    destination, counted = lab.elsewhere(), tmp_path / "flowferry.prom"
+    played = subprocess.run(
+        [sys.executable, "deploy/flowferry-play", "migrate", "-i", "inventories/lab"]
+        + ["-e", "workload=redis", "-e", f"destination={destination}"]
+        + ["-e", f"migration_metrics={counted}"],
+        cwd=ROOT,
+        env={**os.environ, "FLOWFERRY_LAB_ID": str(lab.number)},
+        capture_output=True,
+        text=True,
+        timeout=lab.playbook_limit,
+        check=False,
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert lab.location() == destination
+    lines = [line.strip() for line in played.stdout.splitlines()]
+    assert "Move the workload" in lines and "Migration (1 changed)" in lines
+    shown = [line for line in lines if line in ("hold", "checkpoint", "restore", "redirect")]
+    assert shown == ["hold", "checkpoint", "restore", "redirect"]
+    moved = 'flowferry_migrations_total{runtime="podman",ended="moved",code=""} 1'
+    assert moved in counted.read_text().splitlines()
 
 
 def test_a_second_run_changes_nothing(lab: Lab) -> None:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ansible_collections.flowferry.core.plugins.plugin_utils.play import Progress, play
 
+ROOT = Path(__file__).resolve().parents[4]
 # An action of the migration's name, which says what a keeper would say.
 ACTION = """
 from ansible.plugins.action import ActionBase
@@ -39,6 +43,23 @@ PLAYBOOK = """
     - name: Last
       ansible.builtin.fail: {msg: "{{ why }}"}
 """
+
+
+@pytest.mark.parametrize("command", ["flowferry-play", "kubectl-migrate"])
+def test_commands_find_the_collection(command: str, tmp_path: Path) -> None:
+    """From anywhere, and by a link, as a plugin of kubectl is found."""
+    link = tmp_path / command
+    link.symlink_to(ROOT / "deploy" / command)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(link), "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
 
 
 class Terminal(io.StringIO):
