@@ -38,6 +38,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "scenario": "tried by kubernetes'",
     },
     "monitoring": {"scenario": "tried by provision's, which has something to watch"},
+    "p4_switch": {"scenario": "tried by provision's, through which every host reaches every other"},
     "pod_network": {"scenario": "tried by kubernetes': alone it has no pods"},
     "preflight": {
         **dict.fromkeys(("state", "scenario"), "it changes nothing, so there is nothing to remove"),
