@@ -17,6 +17,10 @@ from .reconcile import Result
 
 log = logging.getLogger(__name__)
 
+# A pass that fails costs little, and a switch that is started takes seconds to serve: pods wait for
+# it, and for no longer than this (seconds) beyond that.
+_LONGEST = 2.0
+
 
 class Loop:
     """Makes one pass at a time; whoever wakes it meanwhile gets another one afterwards."""
@@ -39,7 +43,7 @@ class Loop:
         self._wake.set()
 
     def run(self) -> None:
-        """Until ``end``. After failures it waits longer and longer, up to the usual time."""
+        """Until ``end``. After failures it waits longer and longer, up to some seconds."""
         pause = 0.5
         while not self._ended:
             self._wake.clear()
@@ -48,7 +52,7 @@ class Loop:
                 self._wake.wait(self._every)
             else:
                 self._wake.wait(min(pause, self._every))
-                pause *= 2
+                pause = min(2 * pause, _LONGEST)
 
     def once(self) -> bool:
         begin = time.monotonic()
