@@ -94,6 +94,20 @@ class Crio(ContainerRuntime):
         known = self._known[identity]
         return Container(**{**vars(known), "pid": _pid(bundle, identity)})
 
+    def check_restorable(self, container: Container) -> None:
+        """CRI-O makes a copy without the pod's own command, and refuses an image that has none."""
+        for image in self._images():
+            if container.image in {image["id"], *image["repoTags"], *image["repoDigests"]}:
+                digest = self._manifest(image["id"])["config"]["digest"]
+                told = self._stored(image["id"], digest).get("config") or {}
+                if not (told.get("Entrypoint") or told.get("Cmd")):
+                    raise FlowferryError(
+                        "runtime_cannot_restore",
+                        f"the image of container {container.name} has neither an ENTRYPOINT nor a "
+                        "CMD, and CRI-O restores no container of such an image, though the pod "
+                        "names a command; give the image one, and make the pod anew",
+                    )
+
     # -- source
 
     def dump_mark(self, container: Container) -> str:

@@ -98,6 +98,7 @@ class KubernetesPod(Workload):
                     "cannot be frozen; let the kubelet make cgroups (cgroupDriver: cgroupfs)",
                 )
             check_shared_memory(self.title, container.name, freezer.pids())
+            self._runtime.check_restorable(container)
             found[container.name] = {
                 "id": container.id,
                 "freezer": str(freezer.path),

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import socket
 import socketserver
 import ssl
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.certificates import
     one_time_certificates,
 )
 from ansible_collections.flowferry.core.plugins.module_utils.cri import crio, found, kubelet_process
+from ansible_collections.flowferry.core.plugins.module_utils.cri.base import Container
 from ansible_collections.flowferry.core.plugins.module_utils.cri.containerd import Containerd
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.oci.blobs import digest_of
@@ -100,10 +103,13 @@ def write_container(directory: Path, identity: str, kind: str, pid: int | None) 
     return bundle
 
 
-def write_image(directory: Path, identity: str, **manifest: Any) -> None:
+def write_image(
+    directory: Path, identity: str, command: tuple[str, ...] = (), **manifest: Any
+) -> None:
     place = directory / "lib/overlay-images" / identity
     place.mkdir(parents=True)
-    config = {"config": {"Labels": {"a": "b"}}, "rootfs": {"diff_ids": ["sha256:1"]}}
+    told = {"Labels": {"a": "b"}, **({"Cmd": list(command)} if command else {})}
+    config = {"config": told, "rootfs": {"diff_ids": ["sha256:1"]}}
     digest = f"sha256:{identity}"
     name = "=" + base64.b64encode(digest.encode()).decode()
     (place / name).write_text(json.dumps(config))
@@ -326,6 +332,23 @@ class TestCrioImages:
     def test_what_is_here(self, runtime: crio.Crio, crictl: Crictl) -> None:
         assert runtime.has_image(f"{REDIS}@sha256:b97f")
         assert not runtime.has_image(f"{REDIS}@sha256:c000")
+
+    @pytest.mark.parametrize("known_by", ["ba5e", f"{REDIS}:lab", f"{REDIS}@sha256:b97f"])
+    @pytest.mark.parametrize("command", [(), ("redis-server",)])
+    def test_a_container_of_an_image_without_a_command_is_not_restored(
+        self,
+        runtime: crio.Crio,
+        crictl: Crictl,
+        tmp_path: Path,
+        known_by: str,
+        command: tuple[str, ...],
+    ) -> None:
+        shutil.rmtree(tmp_path / "lib/overlay-images/ba5e")
+        write_image(tmp_path, "ba5e", command)
+        container = Container("c0", "redis", "uid", False, 7, known_by, tmp_path)
+        refused = pytest.raises(FlowferryError, match="container redis has neither an ENTRYPOINT")
+        with nullcontext() if command else refused:
+            runtime.check_restorable(container)
 
     def test_a_checkpoint_is_known_by_its_annotation(
         self, runtime: crio.Crio, crictl: Crictl
