@@ -35,6 +35,7 @@ if is_new:
         allowed.write("host all all all trust")
 server = f"{programs}/postgres"
 options = ["-c", "listen_addresses=*", "-c", "unix_socket_directories="]
+options += ["-c", f"dynamic_shared_memory_type={os.environ.get('SHARED_MEMORY', 'posix')}"]
 os.execv(server, [server, "-D", data, *options])
 """
 NOBODY = "int getuid(void) { return 65534; } int geteuid(void) { return 65534; }"

@@ -34,6 +34,11 @@ from .standstill import Standstill, container_freezer
 
 REGISTRIES = Path("/etc/containers/certs.d")
 _ANNOTATION = "io.kubernetes.cri-o."
+# CRI-O takes what is mounted there for its own, when it restores, and leaves a pod's volumes out.
+_NOT_MOUNTED = {
+    *("/dev/shm", "/dev/mqueue", "/run/secrets"),
+    *("/etc/resolv.conf", "/etc/hostname", "/etc/passwd", "/etc/group"),
+}
 # The kubelet removes the containers of a pod that was deleted within this time (seconds): at once,
 # but after an outage of the API server it may be half a minute before it hears of anything.
 REMOVAL_LIMIT = 50.0
@@ -95,6 +100,23 @@ class Crio(ContainerRuntime):
         return Container(**{**vars(known), "pid": _pid(bundle, identity)})
 
     def check_restorable(self, container: Container) -> None:
+        self._check_mounts(container)
+        self._check_command(container)
+
+    def _check_mounts(self, container: Container) -> None:
+        """What CRI-O would not mount again, its own files being there of another sandbox."""
+        own = f"/{self._setting('storage_driver')}-containers/"
+        spec = json.loads((container.directory / "config.json").read_bytes())
+        for mount in spec.get("mounts", []):
+            source, at = str(mount.get("source", "")), mount["destination"]
+            if at in _NOT_MOUNTED and source.startswith("/") and own not in source and source != at:
+                raise FlowferryError(
+                    "runtime_cannot_restore",
+                    f"container {container.name} has a volume of its pod at {at}, which CRI-O does "
+                    "not mount in a restored container; mount it elsewhere",
+                )
+
+    def _check_command(self, container: Container) -> None:
         """CRI-O makes a copy without the pod's own command, and refuses an image that has none."""
         for image in self._images():
             if container.image in {image["id"], *image["repoTags"], *image["repoDigests"]}:

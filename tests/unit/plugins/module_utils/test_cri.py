@@ -345,9 +345,31 @@ class TestCrioImages:
     ) -> None:
         shutil.rmtree(tmp_path / "lib/overlay-images/ba5e")
         write_image(tmp_path, "ba5e", command)
-        container = Container("c0", "redis", "uid", False, 7, known_by, tmp_path)
+        bundle = write_container(tmp_path, "c0", "container", None)
+        container = Container("c0", "redis", "uid", False, 7, known_by, bundle)
         refused = pytest.raises(FlowferryError, match="container redis has neither an ENTRYPOINT")
         with nullcontext() if command else refused:
+            runtime.check_restorable(container)
+
+    @pytest.mark.parametrize(
+        ("source", "is_own"),
+        [
+            (f"/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/memory", False),
+            ("/srv/shared", False),
+            ("/run/containers/storage/overlay-containers/5a/userdata/shm", True),
+            ("/dev/shm", True),
+        ],
+    )
+    def test_a_volume_that_would_not_be_mounted_again_is_refused(
+        self, runtime: crio.Crio, crictl: Crictl, tmp_path: Path, source: str, is_own: bool
+    ) -> None:
+        bundle = write_container(tmp_path, "c0", "container", None)
+        told = json.loads((bundle / "config.json").read_text())
+        told["mounts"] = [{"destination": "/dev/shm", "source": source, "type": "bind"}]
+        (bundle / "config.json").write_text(json.dumps(told))
+        container = Container("c0", "redis", "uid", False, 7, "another", bundle)
+        refused = pytest.raises(FlowferryError, match="a volume of its pod at /dev/shm")
+        with nullcontext() if is_own else refused:
             runtime.check_restorable(container)
 
     def test_a_checkpoint_is_known_by_its_annotation(
