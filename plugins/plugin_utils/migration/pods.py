@@ -208,6 +208,8 @@ class PodHelper:
                 "mounted_at": mounts_of(spec, one["name"]),
             }
             for one in empty_dirs(spec.get("volumes", []))
+            # Of others the kubelet makes no directory for the copy; init containers have used them.
+            if mounts_of(spec, one["name"])
         ]
         if not told:
             return []

@@ -136,6 +136,22 @@ def test_the_copy_takes_the_place_of_the_source(rig: Rig) -> None:
     assert rig.cluster.pods["redis-moved"]["spec"]["nodeName"] == "node2"
 
 
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_volume_that_no_container_of_the_copy_mounts_is_not_moved(
+    rig: Rig, mounted: bool
+) -> None:
+    """It was for an init container that has ended, or for nobody."""
+    spec = rig.cluster.pods["redis"]["spec"]
+    spec["volumes"] = [{"name": "scratch", "emptyDir": {}}]
+    mount = {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}
+    spec["initContainers"] = [{"name": "once", "image": "redis:7", **mount}]
+    if mounted:
+        spec["containers"][0].update(mount)
+    rig.nodes["node1"].answers["empty_dirs"] = []
+    rig.plan()
+    assert ("empty_dirs" in rig.nodes["node1"].asked) == mounted
+
+
 def test_a_kept_address_is_reserved_before_its_sandbox_can_end(rig: Rig) -> None:
     """The kubelet begins to take the sandbox away as soon as the pod is deleted."""
     about = rig.prepare()
@@ -370,7 +386,9 @@ def test_what_a_pod_has_in_volumes_waits_before_its_pod_is_deleted(rig: Rig) -> 
     """Its kubelet would remove that with it; and it is there again when the pod is brought back."""
     volume = {"kind": "emptyDir", "name": "data", "way": "copy"}
     rig.choose_member()
-    rig.cluster.pods["redis-0"]["spec"]["volumes"].append({"name": "data", "emptyDir": {}})
+    spec = rig.cluster.pods["redis-0"]["spec"]
+    spec["volumes"].append({"name": "data", "emptyDir": {}})
+    spec["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
     source, deleted = rig.nodes["node1"], ("delete", "pods")
     source.answers["empty_dirs"] = [volume]
     about = rig.prepare()
