@@ -39,7 +39,7 @@ control checksum_update(inout headers_t hdr, inout metadata_t meta)
             HashAlgorithm.csum16);
 
         update_checksum_with_payload(
-            meta.translated && hdr.ipv4.isValid() && hdr.tcp.isValid(),
+            meta.rewritten && hdr.ipv4.isValid() && hdr.tcp.isValid(),
             {
                 hdr.ipv4.source,
                 hdr.ipv4.destination,
@@ -63,7 +63,7 @@ control checksum_update(inout headers_t hdr, inout metadata_t meta)
         // happens to be 0 should be sent as 0xffff; v1model cannot, and the receiver of such a
         // packet in 65536 takes it unchecked with IPv4, and drops it with IPv6.)
         update_checksum_with_payload(
-            meta.translated && hdr.ipv4.isValid() && hdr.udp.isValid() && hdr.udp.checksum != 0,
+            meta.rewritten && hdr.ipv4.isValid() && hdr.udp.isValid() && hdr.udp.checksum != 0,
             {
                 hdr.ipv4.source,
                 hdr.ipv4.destination,
@@ -78,7 +78,7 @@ control checksum_update(inout headers_t hdr, inout metadata_t meta)
             HashAlgorithm.csum16);
 
         update_checksum_with_payload(
-            meta.translated && hdr.ipv6.isValid() && hdr.tcp.isValid(),
+            meta.rewritten && hdr.ipv6.isValid() && hdr.tcp.isValid(),
             {
                 hdr.ipv6.source,
                 hdr.ipv6.destination,
@@ -100,7 +100,7 @@ control checksum_update(inout headers_t hdr, inout metadata_t meta)
             HashAlgorithm.csum16);
 
         update_checksum_with_payload(
-            meta.translated && hdr.ipv6.isValid() && hdr.udp.isValid() && hdr.udp.checksum != 0,
+            meta.rewritten && hdr.ipv6.isValid() && hdr.udp.isValid() && hdr.udp.checksum != 0,
             {
                 hdr.ipv6.source,
                 hdr.ipv6.destination,
@@ -116,7 +116,7 @@ control checksum_update(inout headers_t hdr, inout metadata_t meta)
             HashAlgorithm.csum16);
 
         update_checksum_with_payload(
-            meta.translated && hdr.icmpv6.isValid(),
+            meta.rewritten && hdr.icmpv6.isValid(),
             {
                 hdr.ipv6.source,
                 hdr.ipv6.destination,

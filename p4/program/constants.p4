@@ -41,6 +41,22 @@ const bit<8> OPTION_SOURCE_LINK     = 1;
 const bit<8> OPTION_TARGET_LINK     = 2;
 const bit<32> ADVERTISEMENT_FLAGS   = 0xE0000000;   // router, solicited, override
 
+// What the switch remembers. The cells of flows are sets of four, those of clients sets of two: of
+// the flows that fall into one set, the one that was silent for longest makes room. One cell is one
+// register of 64 bits, because a register is read and written as a whole, and nothing else is.
+const bit<32> FLOW_CELLS   = 262144;
+const bit<32> CLIENT_CELLS = 65536;
+
+// Time is counted in units of 2^21 microseconds, 2.1 seconds; 16 bits of it last for 38 hours.
+// What is no TCP has no end that could be seen: after two minutes of silence it is a new flow.
+const bit<16> DATAGRAM_IDLE = 60;
+
+// Where a pod that reaches itself through a service seems to be: it does not take packets from its
+// own address. The IPv4 dummy address (RFC 7600) and one of the discard prefix (RFC 6666) are
+// nobody's, and no router sends them on.
+const ipv4_address_t HAIRPIN      = 0xC0000008;                            // 192.0.0.8
+const ipv6_address_t HAIRPIN_IPV6 = 0x01000000000000000000000000000008;    // 100::8
+
 // packet_in.reason: which of the two hold tables sent the packet up.
 const bit<7> HELD_TO   = 1;   // on its way to the endpoint
 const bit<7> HELD_FROM = 2;   // on its way from the endpoint

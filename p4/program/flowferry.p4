@@ -23,7 +23,7 @@ control egress(
     apply { }
 }
 
-@pkginfo(name = "flowferry", version = "1.1.0")
+@pkginfo(name = "flowferry", version = "1.2.0")
 V1Switch(
     packet_parser(),
     checksum_verification(),

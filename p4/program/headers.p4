@@ -153,15 +153,37 @@ struct metadata_t {
     bool             extended;           // by IPv6 options, behind which nothing is read
     bool             fragmented;
     bool             served;             // the virtual address of a service
+    bool             direct;             // a backend by its own address
+    bool             answer;             // of a backend whose flows are remembered
+    bool             remembered;         // a flow that has a cell, or gets one
+    bool             known;              // it has one
+    bool             recalled;           // the cell says which backend
+    bool             kept;               // and that backend may keep it
+    bool             sought;             // a new flow, whose client was looked for
+    bool             returning;          // and came a short while ago
+    bool             outside;            // leaves the cluster
     bit<16>          service_id;
     bit<16>          bucket_count;
     bit<16>          bucket;
     bit<16>          backend_id;
+    bit<16>          outside_id;         // service whose address is seen outside of the cluster
+    bit<16>          client_time;        // for which a client stays with its backend
+    transport_port_t bucket_port;        // the client's, where it counts for the bucket
+    ipv4_address_t   client;
+    ipv6_address_t   client_ipv6;
+    transport_port_t client_port;
+    bit<32>          flow;               // hash of the client's end
+    bit<64>          cell;               // what is remembered of the flow
+    bit<32>          cell_index;
+    bit<32>          visitor;            // hash of the client and the service
+    bit<32>          visitor_index;
+    bit<16>          now;
     bool             past_hold;          // released by the client that held it
     bool             held;
     bool             decided;            // dropped or sent up: nothing may touch it any more
     bool             forwarded;          // time to live, or hop limit, changed
-    bool             translated;         // addresses or ports changed
+    bool             translated;         // addresses or ports are to change
+    bool             rewritten;          // and have changed
     bool             advertised;         // became a neighbour advertisement
 }
 

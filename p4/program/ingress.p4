@@ -3,8 +3,9 @@
 // What happens to a packet. Names of tables, keys, actions and parameters are the interface of the
 // project: clients find them in the compiled p4info.
 //
-// Order: guard; service, bucket, backend (where would it go?); hold_to, hold_from (may it?);
-// reply (where does it seem to come from?); only then the headers change; route.
+// Order: guard; service, member, bucket, backend (where would it go?), or reply (whose answer is
+// it?); hold_to, hold_from (may it?); route; virtual_address (where does it seem to come from?); only
+// then the headers change.
 //
 // A table whose key or parameters are IPv4 addresses has a twin with the suffix _ipv6. Actions
 // that name no address are the same in both. `bucket` names no address: it serves both.
@@ -66,10 +67,38 @@ control ingress(
 
     // -- service: a virtual address and port, spread over backends ------------------------------
 
+    // The bucket alone says where a packet goes, and no flow is remembered.
     action select_bucket(bit<16> service_id, bit<16> bucket_count) {
         meta.served = true;
         meta.service_id = service_id;
         meta.bucket_count = bucket_count;
+        meta.bucket_port = meta.source_port;
+    }
+
+    // The bucket says where a flow's first packet goes, and the others follow it.
+    action select_flow(bit<16> service_id, bit<16> bucket_count) {
+        meta.served = true;
+        meta.service_id = service_id;
+        meta.bucket_count = bucket_count;
+        meta.bucket_port = meta.source_port;
+        meta.remembered = true;
+    }
+
+    // And new flows of a client follow its last one for a while, in units of 2^21 microseconds.
+    // Where nobody remembers the client its address alone chooses the bucket.
+    action select_client(bit<16> service_id, bit<16> bucket_count, bit<16> client_time) {
+        meta.served = true;
+        meta.service_id = service_id;
+        meta.bucket_count = bucket_count;
+        meta.client_time = client_time;
+        meta.remembered = true;
+    }
+
+    // A backend by its own address: remembered, so that its answers keep it.
+    action reach_backend(bit<16> backend_id) {
+        meta.direct = true;
+        meta.backend_id = backend_id;
+        meta.remembered = true;
     }
 
     action to_backend(bit<16> backend_id) {
@@ -94,9 +123,9 @@ control ingress(
             meta.protocol:         exact @name("protocol");
             meta.destination_port: exact @name("port");
         }
-        actions = { select_bucket; @defaultonly NoAction; }
+        actions = { select_bucket; select_flow; select_client; reach_backend; @defaultonly NoAction; }
         default_action = NoAction();
-        size = 1024;
+        size = 16384;
     }
 
     table service_ipv6 {
@@ -105,9 +134,28 @@ control ingress(
             meta.protocol:         exact @name("protocol");
             meta.destination_port: exact @name("port");
         }
-        actions = { select_bucket; @defaultonly NoAction; }
+        actions = { select_bucket; select_flow; select_client; reach_backend; @defaultonly NoAction; }
         default_action = NoAction();
-        size = 1024;
+        size = 16384;
+    }
+
+    // Where flows of a service are now may be where they stay. A backend that is not listed is gone.
+    action keep_flows() {
+        meta.kept = meta.recalled;
+    }
+
+    action keep_clients() {
+        meta.kept = true;
+    }
+
+    table member {
+        key = {
+            meta.service_id: exact @name("service_id");
+            meta.backend_id: exact @name("backend_id");
+        }
+        actions = { keep_flows; keep_clients; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 65536;
     }
 
     table bucket {
@@ -117,7 +165,7 @@ control ingress(
         }
         actions = { to_backend; @defaultonly NoAction; }
         default_action = NoAction();
-        size = 65536;
+        size = 262144;
     }
 
     // A migration that changes the address is one MODIFY of one entry of this table.
@@ -126,7 +174,7 @@ control ingress(
         actions = { translate; @defaultonly NoAction; }
         default_action = NoAction();
         counters = backend_counter;
-        size = 4096;
+        size = 16384;
     }
 
     table backend_ipv6 {
@@ -134,11 +182,12 @@ control ingress(
         actions = { translate_ipv6; @defaultonly NoAction; }
         default_action = NoAction();
         counters = backend_ipv6_counter;
-        size = 4096;
+        size = 16384;
     }
 
     // A flow stays on its bucket because the bucket depends on nothing but the flow: the CRC-32 of
     // source, destination, protocol and both ports, as on the wire, modulo the number of buckets.
+    // Where clients are kept together it is 0 instead of the client's port.
     @hidden action choose_bucket() {
         hash(
             meta.bucket,
@@ -148,7 +197,7 @@ control ingress(
                 hdr.ipv4.source,
                 hdr.ipv4.destination,
                 meta.protocol,
-                meta.source_port,
+                meta.bucket_port,
                 meta.destination_port
             },
             meta.bucket_count);
@@ -163,11 +212,13 @@ control ingress(
                 hdr.ipv6.source,
                 hdr.ipv6.destination,
                 meta.protocol,
-                meta.source_port,
+                meta.bucket_port,
                 meta.destination_port
             },
             meta.bucket_count);
     }
+
+#include "flows.p4"
 
     // -- hold: nothing reaches the endpoint, nothing leaves it, nothing is lost -----------------
 
@@ -216,6 +267,9 @@ control ingress(
     }
 
     // -- reply: answers of a backend come from the virtual address ------------------------------
+    //
+    // Either from a fixed one, or from the one that the flow went to. Where that is forgotten, the
+    // entry says which service an answer belongs to, and which one outside of the cluster; 0: none.
 
     action restore_virtual(ipv4_address_t address, transport_port_t port) {
         meta.source = address;
@@ -229,15 +283,23 @@ control ingress(
         meta.translated = true;
     }
 
+    action restore_flow(bit<16> backend_id, bit<16> service_id, bit<16> outside_id) {
+        meta.backend_id = backend_id;
+        meta.service_id = service_id;
+        meta.outside_id = outside_id;
+        meta.answer = true;
+        meta.remembered = true;
+    }
+
     table reply {
         key = {
             hdr.ipv4.source:  exact @name("address");
             meta.protocol:    exact @name("protocol");
             meta.source_port: exact @name("port");
         }
-        actions = { restore_virtual; @defaultonly NoAction; }
+        actions = { restore_virtual; restore_flow; @defaultonly NoAction; }
         default_action = NoAction();
-        size = 4096;
+        size = 16384;
     }
 
     table reply_ipv6 {
@@ -246,6 +308,20 @@ control ingress(
             meta.protocol:    exact @name("protocol");
             meta.source_port: exact @name("port");
         }
+        actions = { restore_virtual_ipv6; restore_flow; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 16384;
+    }
+
+    table virtual_address {
+        key = { meta.service_id: exact @name("service_id"); }
+        actions = { restore_virtual; @defaultonly NoAction; }
+        default_action = NoAction();
+        size = 4096;
+    }
+
+    table virtual_address_ipv6 {
+        key = { meta.service_id: exact @name("service_id"); }
         actions = { restore_virtual_ipv6; @defaultonly NoAction; }
         default_action = NoAction();
         size = 4096;
@@ -260,20 +336,29 @@ control ingress(
         meta.forwarded = true;
     }
 
+    // What leads out of the cluster, where pods are known by virtual addresses only.
+    action forward_outside(port_t port, mac_address_t source_mac, mac_address_t destination_mac) {
+        standard_metadata.egress_spec = port;
+        hdr.ethernet.source = source_mac;
+        hdr.ethernet.destination = destination_mac;
+        meta.forwarded = true;
+        meta.outside = true;
+    }
+
     table route {
-        key = { hdr.ipv4.destination: lpm @name("destination"); }
-        actions = { forward; drop; }
+        key = { meta.destination: lpm @name("destination"); }
+        actions = { forward; forward_outside; drop; }
         default_action = drop();
         counters = route_counter;
-        size = 4096;
+        size = 16384;
     }
 
     table route_ipv6 {
-        key = { hdr.ipv6.destination: lpm @name("destination"); }
-        actions = { forward; drop; }
+        key = { meta.destination_ipv6: lpm @name("destination"); }
+        actions = { forward; forward_outside; drop; }
         default_action = drop();
         counters = route_ipv6_counter;
-        size = 4096;
+        size = 16384;
     }
 
     @hidden action count_hop() {
@@ -358,14 +443,34 @@ control ingress(
         meta.destination_port = hdr.udp.destination_port;
     }
 
+    @hidden action hairpin() {
+        meta.source = HAIRPIN;
+    }
+
+    @hidden action hairpin_ipv6() {
+        meta.source_ipv6 = HAIRPIN_IPV6;
+    }
+
+    // Which service's address an answer gets, 0 for none. What no cell is of belongs to the service
+    // that the entry names; and what a client reaches by the backend's own address may have been
+    // sent here by another switch, which has the cell and restores the address on the way back, but
+    // for a client outside, to whom the way does not lead by that switch.
+    @hidden action choose_virtual() {
+        if (meta.outside && (!meta.known || meta.service_id == 0)) {
+            meta.service_id = meta.outside_id;
+        }
+    }
+
     @hidden action write_addresses() {
         hdr.ipv4.source = meta.source;
         hdr.ipv4.destination = meta.destination;
+        meta.rewritten = true;
     }
 
     @hidden action write_addresses_ipv6() {
         hdr.ipv6.source = meta.source_ipv6;
         hdr.ipv6.destination = meta.destination_ipv6;
+        meta.rewritten = true;
     }
 
     @hidden action write_tcp_ports() {
@@ -501,25 +606,87 @@ control ingress(
             } else {
                 service_ipv6.apply();
             }
+            if (!meta.served && !meta.direct) {
+                if (hdr.ipv4.isValid()) {
+                    reply.apply();
+                } else {
+                    reply_ipv6.apply();
+                }
+            }
+
+            if (meta.remembered) {
+                read_clock();
+                if (hdr.ipv4.isValid()) {
+                    if (meta.answer) {
+                        client_is_destination();
+                    } else {
+                        client_is_source();
+                    }
+                    hash_flow();
+                } else {
+                    if (meta.answer) {
+                        client_is_destination_ipv6();
+                    } else {
+                        client_is_source_ipv6();
+                    }
+                    hash_flow_ipv6();
+                }
+                find_flow();
+                if (meta.answer) {
+                    if (meta.known) {
+                        recall_service();
+                    }
+                } else if (meta.served) {
+                    // The first packet of a connection chooses anew: whoever sends it again has had
+                    // no answer.
+                    if (meta.known
+                        && ((hdr.tcp.isValid() && (hdr.tcp.flags & 0x12) != 0x02)
+                            || (!hdr.tcp.isValid()
+                                && meta.now - meta.cell[15:0] < DATAGRAM_IDLE)))
+                    {
+                        recall_backend();
+                    } else if (meta.client_time != 0) {
+                        if (hdr.ipv4.isValid()) {
+                            hash_visitor();
+                        } else {
+                            hash_visitor_ipv6();
+                        }
+                        find_visitor();
+                    }
+                    if (meta.recalled || meta.returning) {
+                        member.apply();
+                    }
+                }
+            }
+
             if (meta.served) {
-                if (meta.bucket_count == 0) {
+                if (meta.bucket_count == 0 && !meta.kept) {
                     refuse(DROP_NO_BACKEND);   // and nothing is divided by zero
                 } else {
-                    if (hdr.ipv4.isValid()) {
-                        choose_bucket();
-                    } else {
-                        choose_bucket_ipv6();
-                    }
-                    if (bucket.apply().hit) {
+                    if (!meta.kept) {
+                        meta.backend_id = 0;
                         if (hdr.ipv4.isValid()) {
-                            backend.apply();
+                            choose_bucket();
                         } else {
-                            backend_ipv6.apply();
+                            choose_bucket_ipv6();
                         }
+                        bucket.apply();
+                    }
+                    if (hdr.ipv4.isValid()) {
+                        backend.apply();
+                    } else {
+                        backend_ipv6.apply();
                     }
                     if (!meta.translated) {
                         refuse(DROP_NO_BACKEND);
                     }
+                }
+            }
+
+            if (meta.remembered && !meta.decided && (meta.known || !meta.answer)) {
+                remember_flow();
+                if (meta.sought) {
+                    remember_visitor();
                 }
             }
         }
@@ -549,10 +716,38 @@ control ingress(
         }
 
         if (!meta.decided) {
-            if (hdr.ipv4.isValid()) {
-                reply.apply();
+            if ((hdr.ipv4.isValid() && hdr.ipv4.ttl <= 1)
+                || (hdr.ipv6.isValid() && hdr.ipv6.hop_limit <= 1))
+            {
+                refuse(DROP_TTL);
             } else {
-                reply_ipv6.apply();
+                if (hdr.ipv4.isValid()) {
+                    route.apply();
+                } else {
+                    route_ipv6.apply();
+                }
+                if (meta.decided) {
+                    refuse(DROP_NO_ROUTE);
+                }
+            }
+        }
+
+        if (!meta.decided) {
+            if (meta.answer) {
+                choose_virtual();
+                if (hdr.ipv4.isValid()) {
+                    virtual_address.apply();
+                } else {
+                    virtual_address_ipv6.apply();
+                }
+            } else if (meta.remembered && meta.served) {
+                if (hdr.ipv4.isValid()) {
+                    if (meta.destination == hdr.ipv4.source) {
+                        hairpin();
+                    }
+                } else if (meta.destination_ipv6 == hdr.ipv6.source) {
+                    hairpin_ipv6();
+                }
             }
             if (meta.translated) {
                 // Only the first fragment carries ports and checksum: translating it alone would
@@ -577,23 +772,10 @@ control ingress(
         }
 
         if (!meta.decided) {
-            if ((hdr.ipv4.isValid() && hdr.ipv4.ttl <= 1)
-                || (hdr.ipv6.isValid() && hdr.ipv6.hop_limit <= 1))
-            {
-                refuse(DROP_TTL);
+            if (hdr.ipv4.isValid()) {
+                count_hop();
             } else {
-                if (hdr.ipv4.isValid()) {
-                    route.apply();
-                } else {
-                    route_ipv6.apply();
-                }
-                if (meta.decided) {
-                    refuse(DROP_NO_ROUTE);
-                } else if (hdr.ipv4.isValid()) {
-                    count_hop();
-                } else {
-                    count_hop_ipv6();
-                }
+                count_hop_ipv6();
             }
         }
     }

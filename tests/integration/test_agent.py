@@ -197,7 +197,7 @@ def test_a_scale_down_touches_the_flows_of_nobody_else(bench: Bench) -> None:
 def test_entries_that_somebody_else_wrote_are_put_right(bench: Bench) -> None:
     known = web(kube.endpoint(POD))
     pass_over(bench, known)
-    bench.delete("bucket", {"service_id": 1, "bucket": 7})
+    bench.delete("bucket", bench.session.read("bucket")[7].match)
     bench.route("198.51.100.1", OTHER_PORT)
     bench.modify("route", {"destination": f"{POD}/32"}, "forward", port=OTHER_PORT,
                  source_mac=GATEWAY_MAC, destination_mac=wire_mac(OTHER_PORT))  # fmt: skip

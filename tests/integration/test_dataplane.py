@@ -96,7 +96,7 @@ def test_a_service_of_datagrams(cluster: Cluster, pods: list[RunningPod]) -> Non
 
 
 def test_nodes_reach_pods_and_pods_reach_nodes(cluster: Cluster, pods: list[RunningPod]) -> None:
-    """What the kubelet does; the answer of the port of a Service is the Service's, though."""
+    """What the kubelet does."""
     first, second = cluster.nodes
     assert ask(first, pods[3].address) == [pods[3].name]
     assert ask(first, pods[4].address) == [pods[4].name]
@@ -141,31 +141,106 @@ def chosen(client_port: int, address: str, pods: list[RunningPod]) -> str:
     return names[fill(names, 251)[crc32(flow) % 251]]
 
 
-def test_what_breaks_when_endpoints_come_and_go_is_known_beforehand(
-    cluster: Cluster, pods: list[RunningPod]
-) -> None:
-    """Exactly the flows whose bucket leads to another pod; all others go on, and none is mixed."""
-    address = "203.0.113.95"
+@pytest.fixture(scope="module")
+def many(cluster: Cluster, pods: list[RunningPod]) -> list[RunningPod]:
     first, second = cluster.nodes
-    many = [(first, second)[n % 2].add(cluster.api, f"s{n}") for n in range(7)]
-    few = many[:3]
+    return [(first, second)[n % 2].add(cluster.api, f"s{n}") for n in range(7)]
+
+
+def test_no_flow_breaks_whose_endpoint_lives(cluster: Cluster, many: list[RunningPod]) -> None:
+    """From three endpoints to seven and back, while connections of before each step go on.
+
+    New ones go by their buckets. Those of an endpoint that left are the only ones that break.
+    """
+    address, few = "203.0.113.95", many[:3]
     service = kube.service("scaled", outside=(address,), port=80)
-    for before, after in ((few, many), (many, few)):
-        cluster.serve(service, *before)
-        cluster.wait_for(address, *before)
-        connections = Connections(cluster.client, address, 80, 100)
-        assert connections.first == {n: chosen(n, address, before) for n in connections.first}
-        cluster.serve(service, *after)
-        cluster.wait_for(address, *after)
+    cluster.serve(service, *few)
+    cluster.wait_for(address, *few)
+    early = Connections(cluster.client, address, 80, 100)
+    cluster.serve(service, *many)
+    cluster.wait_for(address, *many)
+    assert early.talk() == early.first
+    late = Connections(cluster.client, address, 80, 100)
+    for connections, pods in ((early, few), (late, many)):
+        assert connections.first == {n: chosen(n, address, pods) for n in connections.first}
+    elsewhere = sum(name != chosen(n, address, many) for n, name in early.first.items())
+    assert elsewhere > 30, "the buckets of hardly any have changed: it would prove nothing"
+    cluster.serve(service, *few)
+    cluster.wait_for(address, *few)
+    left = {pod.name for pod in few}
+    for connections in (early, late):
         heard = connections.talk()
-        stays = {n: name == chosen(n, address, after) for n, name in connections.first.items()}
-        assert heard == {n: connections.first[n] if stays[n] else None for n in heard}
+        assert heard == {n: p if p in left else None for n, p in connections.first.items()}
         connections.close()
-        left = {pod.name for pod in after}
-        lived = [n for n, name in connections.first.items() if name in left]
-        torn = sum(not stays[n] for n in lived)
-        print(f"\n{len(before)} to {len(after)}: {torn} of {len(lived)} flows break "
-              "whose pod lives")  # fmt: skip
+
+
+def test_no_flow_of_a_pod_breaks_whose_endpoint_lives(
+    cluster: Cluster, pods: list[RunningPod], many: list[RunningPod]
+) -> None:
+    """The same for a pod that asks the cluster's address, of both IP versions."""
+    addresses, few = ("10.96.0.12", "fd00:96::12"), many[:3]
+    service = kube.service("within", *addresses, port=80)
+    cluster.serve(service, *few)
+    for address in addresses:
+        cluster.wait_for(address, *few)
+    kept = [Connections(pods[4].pod, address, 80, 50) for address in addresses]
+    cluster.serve(service, *many)
+    for address in addresses:
+        cluster.wait_for(address, *many)
+    for connections in kept:
+        assert connections.talk() == connections.first
+        connections.close()
+
+
+def test_one_port_serves_two_services_and_itself(cluster: Cluster, pods: list[RunningPod]) -> None:
+    """By a cluster's address, by an outside one, by another Service, and by the pod's own."""
+    asked = "10.96.0.13", "203.0.113.93", "10.96.0.14"
+    both = pods[0], pods[2]  # of either node
+    cluster.serve(kube.service("shared", asked[0], outside=(asked[1],), port=80), *both)
+    cluster.serve(kube.service("second", asked[2], port=80), *both)
+    for address in asked:
+        cluster.wait_for(address, *both)
+    wanted = {pod.name for pod in both}
+    for who in (pods[3].pod, pods[4].pod):
+        for address in asked:
+            assert set(ask(who, address, 80, count=20)) == wanted, address
+        for pod in both:
+            assert ask(who, pod.address, count=2) == [pod.name] * 2
+            assert ask(who, pod.address6) == [pod.name]
+    for node in cluster.nodes:
+        for pod in both:
+            assert ask(node, pod.address) == [pod.name], "as a kubelet probes it"
+    assert set(ask(cluster.client, asked[1], 80, count=20)) == wanted
+
+
+def test_a_pod_reaches_itself_through_its_service(cluster: Cluster, many: list[RunningPod]) -> None:
+    addresses, pod = ("10.96.0.15", "fd00:96::15"), many[0]
+    cluster.serve(kube.service("itself", *addresses, port=80), pod)
+    for address in addresses:
+        cluster.wait_for(address, pod)
+        assert ask(pod.pod, address, 80, count=5) == [pod.name] * 5
+
+
+def test_a_client_stays_with_its_endpoint(
+    cluster: Cluster, pods: list[RunningPod], many: list[RunningPod]
+) -> None:
+    """sessionAffinity: ClientIP, while endpoints come; and by another one when its own is gone."""
+    address = "10.96.0.16"
+    service = kube.service("sticky", address, port=80, sessionAffinity="ClientIP")
+    cluster.serve(service, *many[:3])
+    cluster.wait_for(address, *many[:3])
+    told = {who.name: set(ask(who.pod, address, 80, count=5)) for who in pods[3:]}
+    assert all(len(names) == 1 for names in told.values()), told
+    cluster.serve(service, *many)
+    cluster.wait_for(address, *many)
+    for who in pods[3:]:
+        assert set(ask(who.pod, address, 80, count=10)) == told[who.name]
+    gone = told[pods[3].name].pop()
+    others = [pod for pod in many if pod.name != gone]
+    cluster.serve(service, *others)
+    cluster.wait_for(address, *others)
+    (name,) = set(ask(pods[3].pod, address, 80, count=5))
+    assert name != gone
 
 
 def test_another_node_takes_an_outside_address_over(

@@ -385,16 +385,17 @@ class Cluster:
         return str(told[0].get("lladdr", "")) if told else ""
 
     def wait_for(self, address: str, *pods: RunningPod) -> None:
-        """Until both switches lead an address to these pods."""
-        wanted = {pod.address for pod in pods}
+        """Until both switches lead an address, of either IP version, to these pods."""
+        suffix = "_ipv6" if ":" in address else ""
+        wanted = {pod.address6 if suffix else pod.address for pod in pods}
 
         def leads(node: ClusterNode) -> bool:
-            services = {s["address"]: s for s in node.entries("service")}
+            services = {s["address"]: s for s in node.entries(f"service{suffix}")}
             if address not in services:
                 return False
             number = services[address]["service_id"]
             led_to = {b["backend_id"] for b in node.entries("bucket") if b["service_id"] == number}
-            backends = {b["backend_id"]: b["address"] for b in node.entries("backend")}
+            backends = {b["backend_id"]: b["address"] for b in node.entries(f"backend{suffix}")}
             return {backends.get(one) for one in led_to} == wanted
 
         for node in self.nodes:

@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries of service, bucket, backend and reply for the virtual addresses of a switch.
+"""Entries of service, member, bucket, backend and virtual_address for a switch's virtual addresses.
 
-Services and backends have numbers in the switch, which mean nothing outside. They are read from it,
-so that an agent that starts anew finds its own again. A number that is in use is never given to
-something else in the same pass: packets may be on their way through the old meaning.
+What answers get is in answers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flowferry_p4.client import Entry
 from flowferry_p4.client.traffic import Address
 
 from . import maglev
+from .answers import answers_of_moving, find_answers, keys_of
+from .numbers import Numbers
 from .problems import Problem
 from .tables import Tables
 from .virtual import Virtual
-
-_LARGEST = 65535
 
 
 @dataclass
@@ -30,45 +28,23 @@ class Balance:
     """Services that stay as the switch has them, since one of their backends is moving."""
 
 
-class Numbers:
-    """Numbers of things: those that they have, or the lowest that is free."""
-
-    def __init__(self, known: Mapping[Hashable, int], taken: Iterable[int]) -> None:
-        self._known = dict(known)
-        self._taken = {*taken, *self._known.values()}
-        self._next = 1
-
-    def of(self, thing: Hashable) -> int:
-        if thing not in self._known:
-            while self._next in self._taken:
-                self._next += 1
-            if self._next > _LARGEST:
-                raise ValueError("no number is free")
-            self._known[thing] = self._next
-            self._taken.add(self._next)
-        return self._known[thing]
-
-
-def find_balance(
-    virtuals: Sequence[Virtual],
-    local: frozenset[str],
-    present: Tables,
-    sizes: Mapping[str, int],
-) -> Balance:
-    """What there should be; ``local`` are the addresses of this node's own pods."""
+def find_balance(virtuals: Sequence[Virtual], present: Tables, sizes: Mapping[str, int]) -> Balance:
+    """What there should be."""
     found = Balance()
     state = _Present(present)
     moving = present.moving()
     kept = {v.service for v in virtuals if moving and moving & state.addresses_of(v)}
     budget = _Budget(sizes)
+    served = []
     for virtual in virtuals:
         entries = state.chain(virtual) if virtual.service in kept else _chain(virtual, state)
-        if problem := budget.take(virtual, entries):
+        if problem := budget.take(virtual, [*entries, *keys_of(virtual)]):
             found.problems.append(problem)
             continue
         found.entries += entries
-        found.entries += _replies(virtual, local, moving)
-    found.entries += [e for e in present.of("reply", "reply_ipv6") if e.match["address"] in moving]
+        served.append(virtual)
+    found.entries += find_answers(served, state.service_number, state.backend_number, moving)
+    found.entries += answers_of_moving(present, moving)
     found.deferred = sorted(kept)
     return found
 
@@ -86,6 +62,9 @@ class _Present:
         self._buckets: dict[int, list[Entry]] = {}
         for entry in tables.of("bucket"):
             self._buckets.setdefault(entry.match["service_id"], []).append(entry)
+        self._members: dict[int, list[Entry]] = {}
+        for entry in tables.of("member"):
+            self._members.setdefault(entry.match["service_id"], []).append(entry)
         self._backends = {
             table: {entry.match["backend_id"]: entry for entry in tables.of(table)}
             for table in ("backend", "backend_ipv6")
@@ -99,24 +78,36 @@ class _Present:
             number = entry.params.get("service_id")
             if isinstance(number, int) and number not in known.values():
                 known[entry.key] = number
-        return Numbers(known, self._buckets)
+        return Numbers(known, {*self._buckets, *self._members})
 
     def _backend_numbers(self, table: str) -> Numbers:
         known: dict[Hashable, int] = {}
         for number, entry in sorted(self._backends[table].items()):
             known.setdefault((entry.params.get("address"), entry.params.get("port")), number)
         led_to = {e.params["backend_id"] for each in self._buckets.values() for e in each}
+        led_to |= {e.match["backend_id"] for each in self._members.values() for e in each}
         return Numbers(known, {*self._backends[table], *led_to})
 
+    def service_number(self, virtual: Virtual) -> int:
+        return self.services.of(service_key(virtual).key)
+
+    def backend_number(self, address: str, port: int) -> int:
+        return self.backends[Address(address).name("backend")].of((address, port))
+
     def chain(self, virtual: Virtual) -> list[Entry]:
-        """A service's entry, its buckets, and the backends that these lead to, as they are."""
+        """A service's entry, what has its number, and the backends it leads to, as they are."""
         service = self._tables.get(service_key(virtual))
         if service is None:
             return []
-        buckets = self._buckets.get(service.params.get("service_id", 0), [])
+        number = service.params.get("service_id", 0)
+        buckets, members = self._buckets.get(number, []), self._members.get(number, [])
         backends = self._backends[Address(virtual.address).name("backend")]
         led_to = {entry.params["backend_id"] for entry in buckets}
-        return [service, *buckets, *(backends[n] for n in sorted(led_to) if n in backends)]
+        led_to |= {entry.match["backend_id"] for entry in members}
+        name = self._tables.get(_virtual_address(virtual, number))
+        names = [name] if name else []
+        found = [backends[n] for n in sorted(led_to) if n in backends]
+        return [service, *names, *members, *buckets, *found]
 
     def addresses_of(self, virtual: Virtual) -> set[str]:
         """Of the backends that a service has, and of those that it is to have."""
@@ -124,45 +115,44 @@ class _Present:
         return has | {address for address, _ in virtual.known}
 
 
+def _virtual_address(virtual: Virtual, number: int) -> Entry:
+    name = Address(virtual.address).name
+    return Entry(
+        name("virtual_address"),
+        {"service_id": number},
+        name("restore_virtual"),
+        {"address": virtual.address, "port": virtual.port},
+    )
+
+
 def _chain(virtual: Virtual, state: _Present) -> list[Entry]:
-    """A service without backends has an entry nevertheless: its packets go nowhere else."""
-    table = Address(virtual.address).name("backend")
-    action = Address(virtual.address).name("translate")
+    """A service without backends has an entry nevertheless: its packets go nowhere else.
+
+    Backends that get no new flows are there too, for the flows that they have.
+    """
+    name = Address(virtual.address).name
     service = service_key(virtual)
-    number = state.services.of(service.key)
-    ids = {f"{a} {p}": state.backends[table].of((a, p)) for a, p in virtual.chosen}
-    filled = maglev.fill(ids, virtual.buckets)
-    service.action = "select_bucket"
+    number = state.service_number(virtual)
+    ids = {backend: state.backend_number(*backend) for backend in virtual.known}
+    filled = maglev.fill({f"{a} {p}": ids[a, p] for a, p in virtual.chosen}, virtual.buckets)
+    service.action = "select_flow"
     service.params = {"service_id": number, "bucket_count": len(filled)}
-    backends = [
-        Entry(table, {"backend_id": ids[f"{a} {p}"]}, action, {"address": a, "port": p})
-        for a, p in virtual.chosen
-    ]
-    buckets = [
-        Entry(
-            "bucket",
-            {"service_id": number, "bucket": index},
-            "to_backend",
-            {"backend_id": ids[name]},
+    if virtual.client_time:
+        service.action = "select_client"
+        service.params["client_time"] = virtual.client_time
+    entries = [service, _virtual_address(virtual, number)]
+    for (address, port), backend in ids.items():
+        translated = {"address": address, "port": port}
+        entries.append(
+            Entry(name("backend"), {"backend_id": backend}, name("translate"), translated)
         )
-        for index, name in enumerate(filled)
-    ]
-    return [*backends, *buckets, service]
-
-
-def _replies(virtual: Virtual, local: frozenset[str], moving: frozenset[str]) -> list[Entry]:
-    """Answers get the virtual address where they enter the network: at the backend's switch."""
-    address = Address(virtual.address)
-    return [
-        Entry(
-            address.name("reply"),
-            {"address": backend, "protocol": virtual.protocol, "port": port},
-            address.name("restore_virtual"),
-            {"address": virtual.address, "port": virtual.port},
-        )
-        for backend, port in virtual.known
-        if backend in local and backend not in moving
-    ]
+        stays = "keep_clients" if (address, port) in virtual.chosen else "keep_flows"
+        entries.append(Entry("member", {"service_id": number, "backend_id": backend}, stays))
+    by_name = {f"{a} {p}": number for (a, p), number in ids.items()}
+    for index, chosen in enumerate(filled):
+        key = {"service_id": number, "bucket": index}
+        entries.append(Entry("bucket", key, "to_backend", {"backend_id": by_name[chosen]}))
+    return entries
 
 
 class _Budget:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from ipaddress import ip_address, ip_network
 
@@ -191,7 +191,8 @@ def _networks(settings: Settings) -> Iterator[Entry]:
         yield forward(network, host.port, settings.gateway_mac, host.mac)
     if uplink and uplink.next_hop_mac:
         for anywhere in ("0.0.0.0/0", "::/0"):
-            yield forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
+            entry = forward(anywhere, uplink.port, uplink.mac, uplink.next_hop_mac)
+            yield replace(entry, action="forward_outside")
 
 
 def _answers(

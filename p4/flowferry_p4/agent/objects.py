@@ -19,6 +19,8 @@ ASKED_ADDRESSES = "flowferry.dev/addresses"
 """Annotation of a Service: which addresses of the pools it is to get, with a comma between two."""
 BUCKETS = "flowferry.dev/buckets"
 """Annotation of a Service: how many buckets it has (a prime)."""
+CLIENT_TIMEOUT = 10800
+"""Seconds, where sessionAffinityConfig does not say: Kubernetes' own default."""
 UPLINK_MAC = "flowferry.dev/uplink-mac"
 """Annotation of a Node, written by its agent: the link address that its switch listens to."""
 DATA_ADDRESSES = "flowferry.dev/data-addresses"
@@ -62,7 +64,8 @@ class Service:
     """Those that switches are asked to serve; empty when kube-proxy does."""
     outside_addresses: tuple[str, ...]
     ports: tuple[ServicePort, ...]
-    affinity: str = "None"
+    client_timeout: int = 0
+    """Seconds for which a client stays with its endpoint (sessionAffinity: ClientIP), else 0."""
     outside_local: bool = False
     """externalTrafficPolicy: Local"""
     cluster_local: bool = False
@@ -176,7 +179,7 @@ def read_service(item: Object) -> Service | None:
             ServicePort(port.get("name") or "", port.get("protocol") or "TCP", port["port"])
             for port in spec.get("ports") or []
         ),
-        spec.get("sessionAffinity") or "None",
+        _client_timeout(spec),
         spec.get("externalTrafficPolicy") == "Local",
         spec.get("internalTrafficPolicy") == "Local",
         annotations.get(BUCKETS, ""),
@@ -184,6 +187,13 @@ def read_service(item: Object) -> Service | None:
         tuple(6 if family == "IPv6" else 4 for family in spec.get("ipFamilies") or ["IPv4"]),
         tuple(filter(None, (one.strip() for one in asked))),
     )
+
+
+def _client_timeout(spec: Object) -> int:
+    if spec.get("sessionAffinity") != "ClientIP":
+        return 0
+    told = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+    return int(told.get("timeoutSeconds") or CLIENT_TIMEOUT)
 
 
 def read_slice(item: Object) -> Slice | None:

@@ -62,7 +62,7 @@ def desired(
     """
     virtuals = find_virtuals(cluster, settings.node)
     links = desired_links(cluster, attachments, settings, present, virtuals)
-    balance = desired_balance(attachments, settings, present, sizes, virtuals)
+    balance = desired_balance(present, sizes, virtuals)
     return Desired(
         Tables([*links.entries, *balance.entries]),
         [*links.problems, *balance.problems],
@@ -85,26 +85,11 @@ def desired_links(
     return Desired(entries, links.problems)
 
 
-def desired_balance(
-    attachments: Sequence[Attachment],
-    settings: Settings,
-    present: Tables,
-    sizes: Mapping[str, int],
-    virtuals: Virtuals,
-) -> Desired:
+def desired_balance(present: Tables, sizes: Mapping[str, int], virtuals: Virtuals) -> Desired:
     """Of the other tables."""
-    local = {address for one in attachments for address in one.addresses}
-    local |= _behind_the_host(virtuals, settings)
-    balance = find_balance(virtuals.served, frozenset(local), present, sizes)
+    balance = find_balance(virtuals.served, present, sizes)
     problems = [*virtuals.problems, *balance.problems]
     return Desired(Tables(balance.entries), problems, balance.deferred)
-
-
-def _behind_the_host(virtuals: Virtuals, settings: Settings) -> set[str]:
-    """Backends that are reached through the node's kernel: their answers come in by its port."""
-    networks = [ip_network(text) for text in settings.host.networks] if settings.host else []
-    backends = {address for virtual in virtuals.served for address, _ in virtual.known}
-    return {a for a in backends if any(ip_address(a) in network for network in networks)}
 
 
 def _links_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
@@ -216,7 +201,7 @@ class _Pass:
         groups = OWNED[1:]
         present = Tables.read(self._session, *groups)
         sizes = {name: table.size for name, table in self._session.schema.tables.items()}
-        found = desired_balance(self._attachments(), self._settings, present, sizes, self._virtuals)
+        found = desired_balance(present, sizes, self._virtuals)
         self._write(additions(present, found.entries, groups))
         self._write(removals(present, found.entries, groups))
         return found

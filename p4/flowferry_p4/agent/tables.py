@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from flowferry_p4.client import Entry, Key, Session
 
 LINKS = ("arp", "ndp", "route", "route_ipv6")
+VIRTUALS = ("virtual_address", "virtual_address_ipv6")
 REPLIES = ("reply", "reply_ipv6")
 BACKENDS = ("backend", "backend_ipv6")
+MEMBERS = ("member",)
 BUCKETS = ("bucket",)
 SERVICES = ("service", "service_ipv6")
 
-OWNED = (LINKS, REPLIES, BACKENDS, BUCKETS, SERVICES)
+OWNED = (LINKS, VIRTUALS, REPLIES, BACKENDS, MEMBERS, BUCKETS, SERVICES)
 """What the agent writes, in the order of inserts: nothing refers to what comes later."""
 
 MIGRATION = ("hold_to", "hold_to_ipv6", "hold_from", "hold_from_ipv6", "guard", "guard_ipv6")

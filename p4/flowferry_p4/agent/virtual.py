@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Services as the switch knows them: a virtual address, protocol and port, and where it leads.
 
-The program translates without remembering flows. An answer gets the virtual address that belongs to
-the backend's address, protocol and port, so there can be one for each of these; a second one is
+An answer gets the virtual address that its flow went to, which the switch remembers that translated
+it. Only an answer that leaves the cluster by another one has to get the address that is known
+outside from that other one, so there can be one of these for a backend's port; a second one is
 refused. Refusals depend on nothing but the objects, so that all nodes refuse the same.
 """
 
@@ -35,9 +36,13 @@ class Virtual:
     chosen: tuple[Backend, ...]
     """Where new packets go, from this node."""
     known: tuple[Backend, ...]
-    """All backends there are, wherever: their answers get the virtual address."""
+    """All backends there are, wherever: flows stay with one as long as it is among them."""
     announcers: tuple[str, ...] | None
     """Nodes that may announce the address outside; None for an address that nobody announces."""
+    client_time: int = 0
+    """How long a client stays with its backend, in the switch's units; 0: flows alone do."""
+    stays: bool = False
+    """What comes from outside is served by the node that it comes to, and by no other."""
 
     @property
     def claim(self) -> Claim:
@@ -69,21 +74,14 @@ def find_virtuals(cluster: Cluster, node: str) -> Virtuals:
                 found.problems.append(problem)
                 continue
             taken[virtual.claim] = virtual.service
-            answering.update({(a, virtual.protocol, p): virtual for a, p in virtual.known})
+            if virtual.announcers is not None and not virtual.stays:
+                answering.update({(a, virtual.protocol, p): virtual for a, p in virtual.known})
             found.served.append(virtual)
     return found
 
 
 def _refuse_service(service: Service) -> Problem | None:
     where = f"Service {service.name}"
-    if service.affinity != "None":
-        return Problem(
-            "affinity_unsupported",
-            where,
-            f"sessionAffinity {service.affinity}: the switch chooses by the whole flow, so a "
-            "client's connections would not stay together; set it to None, or leave the Service "
-            "to kube-proxy",
-        )
     unknown = sorted({port.protocol for port in service.ports} - set(PROTOCOLS))
     if unknown:
         return Problem(
@@ -113,15 +111,17 @@ def _refuse_virtual(
         return Problem(
             "virtual_taken", where, f"{shown} is served for Service {taken[virtual.claim]} already"
         )
+    if virtual.announcers is None or virtual.stays:
+        return None
     for address, port in virtual.known:
         other = answering.get((address, virtual.protocol, port))
         if other:
             return Problem(
                 "backend_taken",
                 where,
-                f"{shown}: backend {address} port {port} answers for {other.address} port "
-                f"{other.port} of Service {other.service} already, and the switch can give its "
-                "answers one address only",
+                f"{shown}: backend {address} port {port} answers outside of the cluster as "
+                f"{other.address} port {other.port} of Service {other.service} already, and its "
+                "node's switch does not know by which address the client came",
             )
     return None
 
@@ -149,7 +149,14 @@ def _of_service(
                 _choose(known, node if local else None, falls_back=is_outside),
                 tuple(sorted({(e.address, number) for e, number in known})),
                 announcers,
+                _units(service.client_timeout),
+                is_outside and local,
             )
+
+
+def _units(seconds: int) -> int:
+    """As the program counts time: in units of 2^21 microseconds, at least one."""
+    return min(-(-seconds * 1_000_000 >> 21), 65535) if seconds else 0
 
 
 def _endpoints(

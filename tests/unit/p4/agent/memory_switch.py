@@ -43,14 +43,32 @@ class MemorySwitch:
         self.tables.replace(update.entry, None if update.kind == "DELETE" else update.entry)
 
     def check(self) -> None:
-        """Every packet to a service finds a bucket, its backend, and a route to that."""
+        """Every packet to a service finds a bucket, its backend, and a route to that.
+
+        So does every flow that stays with its backend, and its answers find the virtual address.
+        """
         reached: dict[str, int | None] = {}
         for service in self.tables.of("service", "service_ipv6"):
+            if service.action == "reach_backend":
+                continue
+            self.check_flows(service)
             for bucket in range(service.params["bucket_count"]):
                 address, _ = self.follow(service, bucket)
                 if address not in reached:
                     reached[address] = self.port_of(address)
                 assert reached[address] is not None, f"{service.label}: no route to {address}"
+
+    def check_flows(self, service: Entry) -> None:
+        if service.action == "select_bucket":
+            return
+        suffix = "_ipv6" if service.table.endswith("_ipv6") else ""
+        number = service.params["service_id"]
+        name = self.tables.get(Entry(f"virtual_address{suffix}", {"service_id": number}))
+        assert name and name.params["address"] == service.match["address"], service.label
+        for member in self.tables.of("member"):
+            if member.match["service_id"] == number:
+                backend = {"backend_id": member.match["backend_id"]}
+                assert self.tables.get(Entry(f"backend{suffix}", backend)), member.label
 
     def follow(self, service: Entry, bucket: int) -> tuple[str, int]:
         """Address and port of the backend."""

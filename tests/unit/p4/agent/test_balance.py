@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.p4.agent import kube
-from tests.unit.p4.agent.memory_switch import MemorySwitch
+from tests.unit.p4.agent.memory_switch import SIZES, MemorySwitch
 
 HERE = Settings("node1", uplink=Uplink(1, "02:ff:00:00:00:11", "02:ff:00:00:00:99"))
 NODES = [kube.node("node1"), kube.node("node2")]
@@ -34,6 +34,22 @@ def codes(known: Cluster) -> list[str]:
     return [problem.code for problem in wanted.problems]
 
 
+def names(switch: MemorySwitch, number: int, table: str = "virtual_address") -> tuple[str, int]:
+    """The virtual address and port that answers of a service get."""
+    entry = switch.tables.get(Entry(table, {"service_id": number}))
+    assert entry, f"no {table} {number}"
+    return entry.params["address"], entry.params["port"]
+
+
+def answered(switch: MemorySwitch, backend: str, port: int = 8080) -> list[tuple[str, int] | None]:
+    """What an answer is taken for that the switch has forgotten, inside and outside."""
+    key = {"address": backend, "protocol": 6, "port": port}
+    entry = switch.tables.get(Entry("reply", key))
+    assert entry, f"no reply {backend} port {port}"
+    numbers = entry.params["service_id"], entry.params["outside_id"]
+    return [names(switch, number) if number else None for number in numbers]
+
+
 def test_a_service_is_spread_over_its_ready_endpoints() -> None:
     switch = MemorySwitch()
     ends = [kube.endpoint(f"198.19.1.{n}", f"node{n % 2 + 1}") for n in range(1, 6)]
@@ -44,10 +60,15 @@ def test_a_service_is_spread_over_its_ready_endpoints() -> None:
     assert max(counts.values()) - min(counts.values()) <= 1
     assert sum(counts.values()) == 251
     replies = {e.match["address"]: e.params for e in switch.tables.of("reply")}
-    assert replies == {
-        "198.19.1.2": {"address": VIRTUAL, "port": 80},
-        "198.19.1.9": {"address": VIRTUAL, "port": 80},
-    }, "answers of this node's own pods, and of no other"
+    assert sorted(replies) == [f"198.19.1.{n}" for n in (1, 2, 3, 4, 5, 9)], "wherever they are"
+    assert {names(switch, answer["service_id"]) for answer in replies.values()} == {(VIRTUAL, 80)}
+    assert {answer["outside_id"] for answer in replies.values()} == {0}
+    members = Counter(entry.action for entry in switch.tables.of("member"))
+    assert members == {"keep_clients": 5, "keep_flows": 1}
+    direct = [e for e in switch.tables.of("service") if e.action == "reach_backend"]
+    assert {e.match["address"]: e.params["backend_id"] for e in direct} == {
+        address: answer["backend_id"] for address, answer in replies.items()
+    }
 
 
 def test_a_second_pass_has_nothing_to_write() -> None:
@@ -159,24 +180,74 @@ def test_a_bad_number_of_buckets_is_told(buckets: str) -> None:
 
 
 def test_what_the_switch_cannot_do_is_told_and_left_out() -> None:
-    assert codes(web(sessionAffinity="ClientIP")) == ["affinity_unsupported"]
     assert codes(web(protocol="SCTP")) == ["protocol_unsupported"]
 
 
-def test_an_answer_has_one_virtual_address() -> None:
+@pytest.mark.parametrize(
+    ("config", "units"),
+    [({}, 5150), ({"clientIP": {"timeoutSeconds": 1}}, 1),
+     ({"clientIP": {"timeoutSeconds": 86400}}, 41199)],
+)  # fmt: skip
+def test_clients_stay_together_for_as_long_as_asked(config: dict[str, object], units: int) -> None:
+    """In units of 2^21 microseconds, rather longer than shorter; three hours by default."""
+    known = web(
+        kube.endpoint("198.19.1.1"), sessionAffinity="ClientIP", sessionAffinityConfig=config
+    )
+    switch = MemorySwitch()
+    _, wanted = switch.pass_over(known, [], HERE)
+    assert not wanted.problems
+    (service,) = [e for e in switch.tables.of("service") if e.action != "reach_backend"]
+    assert (service.action, service.params["client_time"]) == ("select_client", units)
+
+
+def test_one_port_answers_for_several_services() -> None:
     services = [
         kube.service("young", OTHER, created="2026-02-01T00:00:00Z"),
-        kube.service("old", VIRTUAL, created="2026-01-01T00:00:00Z"),
+        kube.service("old", VIRTUAL, outside=("203.0.113.7",), created="2026-01-01T00:00:00Z"),
     ]
     slices = [kube.slice_of(name, kube.endpoint("198.19.1.1")) for name in ("young", "old")]
     switch = MemorySwitch()
     _, wanted = switch.pass_over(cluster([], NODES, services, slices), [], HERE)
+    assert not wanted.problems
+    for address in (VIRTUAL, OTHER, "203.0.113.7"):
+        assert set(switch.backends(address, 80)) == {"198.19.1.1 8080"}
+    assert answered(switch, "198.19.1.1") == [(VIRTUAL, 80), ("203.0.113.7", 80)]
+    assert len(list(switch.tables.of("backend"))) == 1
+
+
+def outside(name: str, address: str, **spec: object) -> kube.Object:
+    return kube.service(name, outside=(address,), created=f"2026-01-01T00:00:00Z{name}", **spec)
+
+
+def test_a_port_answers_outside_as_one_address_alone() -> None:
+    services = [outside("a", "203.0.113.7"), outside("b", "203.0.113.8")]
+    slices = [kube.slice_of(name, kube.endpoint("198.19.1.1")) for name in ("a", "b")]
+    switch = MemorySwitch()
+    _, wanted = switch.pass_over(cluster([], NODES, services, slices), [], HERE)
     (problem,) = wanted.problems
-    assert problem.code == "backend_taken"
-    assert problem.where == "Service default/young"
-    assert "198.19.1.1 port 8080 answers for 10.96.0.10 port 80" in problem.text
-    assert set(switch.backends(VIRTUAL, 80)) == {"198.19.1.1 8080"}
-    assert [entry.match["address"] for entry in switch.tables.of("service")] == [VIRTUAL]
+    assert (problem.code, problem.where) == ("backend_taken", "Service default/b")
+    assert "198.19.1.1 port 8080 answers outside of the cluster as 203.0.113.7" in problem.text
+
+
+def test_where_outside_traffic_stays_on_its_node_a_port_has_any_number_of_addresses() -> None:
+    """The switch by which the client comes is that of the pod, and remembers the flow."""
+    local = {"externalTrafficPolicy": "Local"}
+    services = [outside(n, a, **local) for n, a in (("a", "203.0.113.7"), ("b", "203.0.113.8"))]
+    slices = [kube.slice_of(name, kube.endpoint("198.19.1.1")) for name in ("a", "b")]
+    _, wanted = MemorySwitch().pass_over(cluster([], NODES, services, slices), [], HERE)
+    assert not wanted.problems
+
+
+def test_what_is_a_virtual_address_itself_is_not_reached_directly() -> None:
+    """An endpoint that is another Service's address; odd, but objects may say so."""
+    services = [kube.service("a", VIRTUAL), kube.service("b", OTHER, port=8080)]
+    slices = [
+        kube.slice_of("a", kube.endpoint(OTHER)),
+        kube.slice_of("b", kube.endpoint("198.19.1.1")),
+    ]
+    switch = MemorySwitch()
+    switch.pass_over(cluster([], NODES, services, slices), [], HERE)
+    assert set(switch.backends(OTHER, 8080)) == {"198.19.1.1 8080"}
 
 
 def test_a_virtual_address_has_one_service() -> None:
@@ -185,18 +256,21 @@ def test_a_virtual_address_has_one_service() -> None:
 
 
 def test_full_tables_are_told_and_older_services_go_first() -> None:
+    names = [f"s{n}" for n in range(6)]
     services = [
-        kube.service(f"s{n:03}", f"10.96.1.{n % 250}", port=1000 + n, created=f"2026-01-01T{n:06}")
-        for n in range(300)
+        kube.service(name, f"10.96.1.{n}", created=f"2026-01-01T{9 - n:06}")
+        for n, name in enumerate(names)
     ]
+    for service in services:
+        service["metadata"]["annotations"] = {"flowferry.dev/buckets": "65521"}
     slices = [
-        kube.slice_of(f"s{n:03}", kube.endpoint("198.19.1.1"), port=n + 1) for n in range(300)
+        kube.slice_of(name, kube.endpoint("198.19.1.1"), port=n + 1) for n, name in enumerate(names)
     ]
     wanted = MemorySwitch().wanted(cluster([], NODES, services, slices), [], HERE)
     assert {problem.code for problem in wanted.problems} == {"table_full"}
     refused = sorted(problem.where for problem in wanted.problems)
-    room = 65536 // 251
-    assert refused == [f"Service default/s{n:03}" for n in range(room, 300)]
+    room = SIZES["bucket"] // 65521
+    assert refused == [f"Service default/s{n}" for n in range(6 - room)]
 
 
 def test_a_backend_that_goes_leaves_the_others_where_they_are() -> None:
