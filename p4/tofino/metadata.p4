@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the program remembers about one packet on Tofino: the decisions of p4/program, and what its
+// checksum engine takes out of a packet in the parser.
+
+#ifndef FLOWFERRY_TOFINO_METADATA
+#define FLOWFERRY_TOFINO_METADATA
+
+// The port of the switch's own processor. CPU_PORT, 510, is that of software switches.
+const port_t TOFINO_CPU_PORT = 0;
+
+// What a flow's cell has said.
+const bit<8> CELL_TAKEN   = 0;   // by another flow
+const bit<8> CELL_OWN     = 1;
+const bit<8> CELL_CLAIMED = 2;   // from now on
+
+struct local_t {
+    ipv4_address_t   source;
+    ipv4_address_t   destination;
+    ipv6_address_t   source_ipv6;
+    ipv6_address_t   destination_ipv6;
+    bit<8>           protocol;
+    transport_port_t source_port;
+    transport_port_t destination_port;
+    bit<16>          payload_sum;        // of all that a checksum covers and the program keeps
+    bool             checked;            // there is a UDP checksum
+    bool             extended;
+    bool             fragmented;
+    bool             served;
+    bool             direct;
+    bool             answer;
+    bool             remembered;
+    bool             begins;             // a first packet of TCP
+    bool             recalled;
+    bool             kept;
+    bool             returning;
+    bool             outside;
+    bit<16>          service_id;
+    bit<16>          outside_id;
+    bit<16>          bucket_count;
+    bit<16>          bucket;
+    bit<16>          backend_id;
+    bit<16>          cell_service;
+    bit<16>          cell_backend;
+    bit<16>          client_time;
+    transport_port_t bucket_port;
+    ipv4_address_t   client;
+    ipv6_address_t   client_ipv6;
+    transport_port_t client_port;
+    bit<32>          flow;
+    bit<8>           cell;
+    bit<32>          visitor;
+    bit<8>           visitor_cell;
+    bit<32>          visitor_time;
+    bit<32>          now;
+    bool             past_hold;
+    bool             held;
+    bool             decided;
+    bool             forwarded;
+    bool             translated;
+    bool             rewritten;
+    bool             advertised;
+}
+
+#endif
