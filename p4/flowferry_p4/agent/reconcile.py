@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 
 from flowferry_p4.client import Entry, Session, Update
 
