@@ -15,8 +15,8 @@
 // their backend. Services and backends are counted from 1, so that an empty cell is no flow's.
 // Registers of clients are the same, with the hash of the client's address and the service.
 
-register<bit<64>>(FLOW_CELLS) flows;
-register<bit<64>>(CLIENT_CELLS) clients;
+register<bit<64>, bit<32>>(FLOW_CELLS) flows;
+register<bit<64>, bit<32>>(CLIENT_CELLS) clients;
 
 @hidden action read_clock() {
     meta.now = standard_metadata.ingress_global_timestamp[36:21];
