@@ -8,11 +8,6 @@
 // flow's first packet when it is this flow's already, or when its owner was silent for a while;
 // otherwise the flow is not remembered, and goes by its bucket.
 
-struct owner_t {
-    bit<32> flow;
-    bit<32> time;
-}
-
 Register<owner_t, bit<16>>(65536) flow_owners;
 Register<bit<16>, bit<16>>(65536) flow_services;
 Register<bit<16>, bit<16>>(65536) flow_backends;

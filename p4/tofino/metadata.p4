@@ -14,6 +14,12 @@ const bit<8> CELL_TAKEN   = 0;   // by another flow
 const bit<8> CELL_OWN     = 1;
 const bit<8> CELL_CLAIMED = 2;   // from now on
 
+// A cell of a register: whose it is, and when that last spoke.
+struct owner_t {
+    bit<32> flow;
+    bit<32> time;
+}
+
 struct local_t {
     ipv4_address_t   source;
     ipv4_address_t   destination;
