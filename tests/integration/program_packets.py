@@ -198,3 +198,11 @@ IPV6 = Network(
     far="fd00:8::8",
     echo_number=58,
 )
+
+
+def route_hosts(bench: Bench) -> None:
+    """Lead to the client by port 3, to the endpoint by port 1, where it may move by port 2."""
+    for network in (IPV4, IPV6):
+        bench.route(network.client, CLIENT_PORT)
+        bench.route(network.endpoint, SOURCE_PORT)
+        bench.route(network.moved, DESTINATION_PORT)

@@ -22,6 +22,7 @@ from tests.integration.program_packets import (
     SOURCE_PORT,
     UDP_NUMBER,
     Network,
+    route_hosts,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -38,10 +39,7 @@ def running() -> Iterator[Bench]:
 @pytest.fixture
 def bench(running: Bench) -> Bench:
     running.reset()
-    for network in (IPV4, IPV6):
-        running.route(network.client, CLIENT_PORT)
-        running.route(network.endpoint, SOURCE_PORT)
-        running.route(network.moved, DESTINATION_PORT)
+    route_hosts(running)
     return running
 
 

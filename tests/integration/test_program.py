@@ -42,6 +42,7 @@ from tests.integration.program_packets import (
     TCP_NUMBER,
     UDP_NUMBER,
     Network,
+    route_hosts,
     solicitation,
 )
 
@@ -69,10 +70,7 @@ def net(request: pytest.FixtureRequest) -> Network:
 def bench(running: Bench) -> Bench:
     """The client behind port 3, the endpoint behind port 1, where it may move behind port 2."""
     running.reset()
-    for network in (IPV4, IPV6):
-        running.route(network.client, CLIENT_PORT)
-        running.route(network.endpoint, SOURCE_PORT)
-        running.route(network.moved, DESTINATION_PORT)
+    route_hosts(running)
     return running
 
 

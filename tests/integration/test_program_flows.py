@@ -32,6 +32,7 @@ from tests.integration.program_packets import (
     TCP_NUMBER,
     UDP_NUMBER,
     Network,
+    route_hosts,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -62,10 +63,7 @@ def net(request: pytest.FixtureRequest) -> Network:
 @pytest.fixture
 def bench(running: Bench) -> Bench:
     running.reset()
-    for network in (IPV4, IPV6):
-        running.route(network.client, CLIENT_PORT)
-        running.route(network.endpoint, SOURCE_PORT)
-        running.route(network.moved, DESTINATION_PORT)
+    route_hosts(running)
     return running
 
 
