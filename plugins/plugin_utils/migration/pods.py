@@ -48,6 +48,8 @@ RESTORE_LIMIT = 60.0
 ASIDE_LIMIT = 1.0
 # The kubelet calls the copy ready within this time after the commit.
 READY_LIMIT = 30.0
+# A kubelet that had lost the API server tells it within this time (seconds) what runs.
+TOLD_LIMIT = 60.0
 # How the copy comes by its checkpoint, and why so: docs/architecture.md has what others would cost.
 WAY = "waiting"
 WHY = (
@@ -164,12 +166,28 @@ class PodHelper:
             return None
         return {"id": pod["metadata"]["uid"], "status": pod["status"].get("phase", "").lower()}
 
+    def _find_told(self) -> Pod:
+        """The pod, as soon as the API server has heard of all of it that runs on its node.
+
+        While the API server was away, a move may have ended; a kubelet tells it that late.
+        """
+        deadline = time.monotonic() + TOLD_LIMIT
+        while True:
+            pod = self._find()
+            if pod is None:
+                raise FlowferryError(
+                    "unknown_workload", f"there is no pod {self.namespace}/{self.name} any more"
+                )
+            wanted = len(lasting_containers(pod["spec"]))
+            told = sum("running" in one["state"] for one in lasting_statuses(pod))
+            if told == wanted or time.monotonic() > deadline:
+                return pod
+            if len(self.remote.call("inspect", uid=pod["metadata"]["uid"])) < wanted:
+                return pod  # nor does it run there
+            time.sleep(0.2)
+
     def _check_source(self) -> dict[str, Any]:
-        pod = self._find()
-        if pod is None:
-            raise FlowferryError(
-                "unknown_workload", f"there is no pod {self.namespace}/{self.name} any more"
-            )
+        pod = self._find_told()
         check_movable(pod)
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         found = self.remote.call("inspect", uid=uid)

@@ -136,6 +136,36 @@ def test_the_copy_takes_the_place_of_the_source(rig: Rig) -> None:
     assert rig.cluster.pods["redis-moved"]["spec"]["nodeName"] == "node2"
 
 
+def test_a_plan_waits_until_the_api_server_has_heard_what_runs(rig: Rig) -> None:
+    """A kubelet that had lost it tells it late; the node's runtime knows better."""
+    status = rig.cluster.pods["redis"]["status"]
+    rig.cluster.pods["redis"]["status"] = {"phase": "Pending"}
+    inspected: list[str] = rig.nodes["node1"].asked
+
+    def hear() -> None:
+        if inspected.count("inspect") == 2:
+            rig.cluster.pods["redis"]["status"] = status
+
+    rig.nodes["node1"].on["inspect"] = hear
+    assert rig.plan()["pod"] == "redis"
+    assert inspected.count("inspect") == 3
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_plan_does_not_wait_for_what_does_not_come(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """It does not run on its node; or it does, and nobody tells."""
+    monkeypatch.setattr(pods, "TOLD_LIMIT", 0.5 if runs else 60.0)
+    rig.cluster.pods["redis"]["status"] = {"phase": "Pending"}
+    if not runs:
+        rig.nodes["node1"].answers["inspect"] = {}
+    with pytest.raises(FlowferryError, match="Pending with 0 of 1") as refused:
+        rig.plan()
+    assert refused.value.code == "not_running"
+    assert (rig.nodes["node1"].asked.count("inspect") == 1) != runs
+
+
 @pytest.mark.parametrize("mounted", [False, True])
 def test_a_volume_that_no_container_of_the_copy_mounts_is_not_moved(
     rig: Rig, mounted: bool
