@@ -12,7 +12,7 @@ import jinja2
 
 from . import figures
 from .figures import Kind, Spread
-from .records import Results, read
+from .records import Record, Results, read
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,30 @@ class Phases:
     """The median of each phase by what was moved, and which is the longest of the downtime."""
 
     names: list[str]
-    rows: list[tuple[Kind, dict[str, float], str, float]]
+    rows: list[tuple[str, dict[str, float], str, float]]
 
 
 def _phases(results: Results) -> Phases:
+    return _table(
+        (kind.label, figures.moves(results, "moves", kind))
+        for kind in figures.kinds(results, "moves")
+    )
+
+
+def _memory_phases(results: Results) -> Phases:
+    """Of Flowferry's moves, by the memory of what was moved."""
+    moves = results.of("memory", mover="flowferry")
+    sizes = sorted({move["megabytes"] for move in moves})
+    return _table(
+        (f"{size} MB", [move for move in moves if move["megabytes"] == size]) for size in sizes
+    )
+
+
+def _table(groups: Iterable[tuple[str, list[Record]]]) -> Phases:
     rows = []
-    for kind in figures.kinds(results, "moves"):
-        medians = figures.phases(figures.moves(results, "moves", kind))
-        rows.append((kind, medians, *figures.dominant(medians)))
+    for label, moves in groups:
+        medians = figures.phases(moves)
+        rows.append((label, medians, *figures.dominant(medians)))
     longest = max((medians for _, medians, _, _ in rows), key=len, default={})
     names = list(longest) + sorted({name for row in rows for name in row[1]} - set(longest))
     return Phases(names, rows)
@@ -248,6 +264,7 @@ def _told(results: Results) -> dict[str, Any]:
         "gaps": {load: Spread.of(times) for load, times in figures.gaps(results).items()},
         "crowds": _crowds(results),
         "memory": _memory(results),
+        "memory_phases": _memory_phases(results),
         "harm": _harm(results),
         "failures": results.failures,
     }
