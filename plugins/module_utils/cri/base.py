@@ -104,6 +104,10 @@ class ContainerRuntime(ABC):
     def resume(self, containers: list[About], steady: bool) -> None:
         """Undo freeze(), which may not have happened, when nothing is written of them any more."""
 
+    @abstractmethod
+    def dump_log(self, container: About) -> Path:
+        """What CRIU has logged of the last dump, if that failed."""
+
     def wait_until_written(self, containers: list[About]) -> None:
         """A kubelet that died leaves the runtime alone, which would leave an archive behind."""
         deadline = time.monotonic() + WRITING_LIMIT

@@ -136,6 +136,10 @@ class Containerd(ContainerRuntime):
         """The directory of the dump goes when the archive is complete, or given up."""
         return Path(container["dumped"]).parent.exists()
 
+    def dump_log(self, container: About) -> Path:
+        """A copy that containerd makes, as the directory of the dump goes."""
+        return BUNDLES / str(container["id"]) / "criu-dump.log"
+
     # -- destination
 
     def serve(self, certificates: dict[str, str], port: int = 0) -> ImageServer:

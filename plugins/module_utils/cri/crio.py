@@ -170,10 +170,17 @@ class Crio(ContainerRuntime):
     def is_writing(self, container: About) -> bool:
         """CRIU's images are there until the archive is complete, or given up."""
         try:
-            root, driver = self._setting("root"), self._setting("storage_driver")
+            return (self._work_of(container) / "checkpoint").exists()
         except FlowferryError:  # a CRI-O that has ended writes nothing
             return False
-        return Path(f"{root}/{driver}-containers/{container['id']}/userdata/checkpoint").exists()
+
+    def dump_log(self, container: About) -> Path:
+        return self._work_of(container) / "dump.log"
+
+    def _work_of(self, container: About) -> Path:
+        """Where CRI-O has a container dumped to."""
+        root, driver = self._setting("root"), self._setting("storage_driver")
+        return Path(f"{root}/{driver}-containers/{container['id']}/userdata")
 
     def _standstill(self, container: About) -> Standstill:
         identity = container["id"]

@@ -9,6 +9,7 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ..commands import run
 from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
 from ..cri.found import container_runtime
 from ..cri.kubelet_process import kubelet_root
-from ..criu import check_criu, check_space
+from ..criu import check_criu, check_space, complaints
+from ..door import Door
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
@@ -49,6 +51,7 @@ class KubernetesPod(Workload):
         *("inspect", "serve_images", "asked", "restored", "settle"),
         *("retire", "revive", "forget_archives", "storage"),
         *("empty_dirs", "set_aside"),
+        "complaints",
         *("addressing", "copy_addresses", "keep_address", "free_address", "attachment"),
     )
     is_given_address = True
@@ -57,6 +60,7 @@ class KubernetesPod(Workload):
         super().__init__(name)
         self._server: ImageServer | None = None
         self._found: ContainerRuntime | None = None
+        self._door: Door | None = None
 
     @property
     def _runtime(self) -> ContainerRuntime:
@@ -155,6 +159,13 @@ class KubernetesPod(Workload):
     def prepare_source(self, about: About) -> None:
         self._remove_archives(about)
         self._runtime.prepare_checkpoint(list(about["containers"].values()))
+        self._door_of(about).prepare()
+
+    def _door_of(self, about: About) -> Door:
+        """Where the kubelet's probes come in."""
+        if self._door is None:
+            self._door = Door(self.network(about))
+        return self._door
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """Have the images that the containers were made of, and serve the checkpoints to come."""
@@ -202,7 +213,11 @@ class KubernetesPod(Workload):
     # -- source
 
     def freeze(self, about: About) -> None:
-        """Each runtime dumps only what it does not take for frozen, in a way of its own."""
+        """Each runtime dumps only what it does not take for frozen, in a way of its own.
+
+        The kubelet's probes do not come by the switch, so no hold keeps them from connecting.
+        """
+        self._door_of(about).close()
         self._runtime.freeze(list(about["containers"].values()), about["steady"])
 
     def checkpoint(self, about: About, directory: Path) -> None:
@@ -211,9 +226,15 @@ class KubernetesPod(Workload):
         for name, archive in about["archives"].items():
             (directory / f"{name}.tar").symlink_to(archive)
 
+    def complaints(self, about: About, container: str) -> str:
+        """What CRIU has said about a dump that failed; empty if there is no log of it."""
+        return complaints(self._runtime.dump_log(about["containers"][container]))
+
     def resume(self, about: About) -> None:
         self.volume_place().put_back(copied(volumes_of(about)))
         self._runtime.resume(list(about["containers"].values()), about["steady"])
+        with suppress(FlowferryError):  # it has ended by itself, and its network with it
+            self._door_of(about).open()
         self._remove_archives(about)
         self._runtime.forget([])
 

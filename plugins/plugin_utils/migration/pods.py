@@ -370,16 +370,33 @@ class PodHelper:
 
     def _checkpoint(self, about: dict[str, Any]) -> Any:
         """The dump, and beside it the last difference of volumes; says how many bytes that was."""
+        archives: dict[str, str] = {}
+        try:
+            self._dump(about, archives)
+        except FlowferryError as error:
+            # The runtime tells the kubelet where CRIU's log is, but not what it says.
+            failed = next((name for name in about["containers"] if name not in archives), "")
+            said = ""
+            if failed and "criu" in error.details.lower():
+                said = self.remote.call("complaints", about=about, container=failed)
+            if not said:
+                raise
+            raise FlowferryError(
+                error.code, f"CRIU cannot dump container {failed}: {said}. {error}", error.details
+            ) from error
+        about["archives"] = archives
+        return self.remote.call("checkpoint", about=about)
+
+    def _dump(self, about: dict[str, Any], archives: dict[str, str]) -> None:
         passed = self.remote.begin("last_pass", about=about) if about["volumes"] else None
         try:
-            about["archives"] = {
-                name: self.cluster.checkpoint(self.node, about["namespace"], about["pod"], name)
-                for name in about["containers"]
-            }
+            for name in about["containers"]:
+                archives[name] = self.cluster.checkpoint(
+                    self.node, about["namespace"], about["pod"], name
+                )
         finally:
             if passed is not None:
                 passed()
-        return self.remote.call("checkpoint", about=about)
 
     def _resume(self, about: dict[str, Any]) -> bool:
         """Let the source go on; whether it had to be brought back from its checkpoint."""

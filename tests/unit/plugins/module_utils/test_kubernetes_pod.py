@@ -42,12 +42,26 @@ class Runtime:
         self.done.append(("forget", names))
 
 
+class Door:
+    """Of the pod's network."""
+
+    def __init__(self, done: list[tuple[Any, ...]]) -> None:
+        self._done = done
+
+    def close(self) -> None:
+        self._done.append(("close",))
+
+    def open(self) -> None:
+        self._done.append(("open",))
+
+
 @pytest.fixture
 def pod(monkeypatch: pytest.MonkeyPatch) -> kubernetes.KubernetesPod:
     made = kubernetes.KubernetesPod("default/redis")
     runtime = Runtime()
     monkeypatch.setattr(kubernetes.KubernetesPod, "_runtime", runtime)
     monkeypatch.setattr(made, "_remove_archives", lambda about: runtime.done.append(("remove",)))
+    monkeypatch.setattr(made, "_door_of", lambda about: Door(runtime.done))
     return made
 
 
@@ -63,9 +77,11 @@ def test_how_containers_stand_still_is_the_runtimes_matter(
     assert (tmp_path / "redis.tar").readlink() == Path("/it.tar")
     pod.resume(about)
     assert pod._runtime.done == [
+        ("close",),
         ("freeze", containers, steady),
         ("keep_frozen", containers),
         ("resume", containers, steady),
+        ("open",),
         ("remove",),
         ("forget", []),
     ]

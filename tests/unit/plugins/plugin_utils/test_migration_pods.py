@@ -288,6 +288,27 @@ def test_each_right_is_used(
     assert right in rig.cluster.asked
 
 
+@pytest.mark.parametrize("is_criu", [True, False])
+def test_a_dump_that_fails_has_the_reason_of_criu(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_criu: bool
+) -> None:
+    """The kubelet knows where CRIU's log is; a log of another day is not asked for."""
+
+    def fail(*_: Any) -> str:
+        details = "500: criu failed: type NOTIFY errno 0" if is_criu else "403"
+        raise FlowferryError("checkpoint_failed", "the kubelet answered 500", details)
+
+    monkeypatch.setattr(clusters.Cluster, "checkpoint", fail)
+    about, source = rig.prepare(), rig.nodes["node1"]
+    source.answers["complaints"] = "inet: In-flight connection"
+    with pytest.raises(FlowferryError) as raised:
+        rig.helpers["node1"].call("checkpoint", about=about)
+    assert ("CRIU cannot dump container redis: inet: In-flight" in str(raised.value)) is is_criu
+    assert ("complaints" in source.asked) is is_criu
+    assert "the kubelet answered 500" in str(raised.value)
+    assert raised.value.code == "checkpoint_failed"
+
+
 def test_what_several_pods_go_by_is_not_guessed(rig: Rig) -> None:
     rig.cluster.pods = {name: pod(name) for name in ("a", "b")}
     for one in rig.cluster.pods.values():
