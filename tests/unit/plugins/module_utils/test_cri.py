@@ -315,6 +315,10 @@ class TestCrioContainers:
         resuming.join(10)
         assert thawed.is_set()
 
+    def test_where_criu_says_why_it_dumps_nothing(self, runtime: crio.Crio, tmp_path: Path) -> None:
+        log = runtime.dump_log({"id": "c0ffee"})
+        assert log == tmp_path / "lib/overlay-containers/c0ffee/userdata/dump.log"
+
 
 class TestCrioImages:
     @pytest.fixture
