@@ -21,6 +21,8 @@ from .profiles import ProfileStore
 from .replication import ReplicationMap
 from .value_sets import ValueSetStore
 
+_NO_INTERFACE = struct.pack("=I", 0)
+
 
 class Dataplane:
     """One loaded program. Not attached yet: that is the ports' business."""
@@ -91,18 +93,20 @@ class Dataplane:
 
     def forget_port(self, port: int, ifindex: int) -> None:
         """A port is gone, or has another interface from now on."""
-        for name, key in (("port_of_interface", ifindex), ("interface_of_port", port)):
-            with contextlib.suppress(OSError):  # it may never have been told
-                self._object.map(name).delete(struct.pack("=I", key))
+        with contextlib.suppress(OSError):  # it may never have been told
+            self._object.map("port_of_interface").delete(struct.pack("=I", ifindex))
+        _put(self._object.map("interface_of_port"), struct.pack("=I", port), _NO_INTERFACE)
 
     def forget_other_ports(self, interfaces: Mapping[int, int]) -> None:
         """Forget ports that a process before this one had and that are no more."""
-        kept = {"port_of_interface": set(interfaces.values()), "interface_of_port": {*interfaces}}
-        for name, numbers in kept.items():
-            known = self._object.map(name)
-            for key, _ in list(known.items(4, 4)):
-                if struct.unpack("=I", key)[0] not in numbers:
-                    known.delete(key)
+        arrivals = self._object.map("port_of_interface")
+        for key, _ in list(arrivals.items(4, 4)):
+            if struct.unpack("=I", key)[0] not in interfaces.values():
+                arrivals.delete(key)
+        departures = self._object.map("interface_of_port")
+        for key, _ in list(departures.items(4, 4)):
+            if struct.unpack("=I", key)[0] not in interfaces:
+                _put(departures, key, _NO_INTERFACE)
 
     def publish(self) -> None:
         """Let the program see every change of its tables."""

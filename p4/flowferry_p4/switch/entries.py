@@ -8,7 +8,6 @@ reads from the maps what was in them.
 
 from __future__ import annotations
 
-import errno
 import struct
 import time
 from collections import Counter, deque
@@ -33,6 +32,7 @@ from .encoding import (
     encode_value,
     key_size,
 )
+from .libbpf import Map
 from .model import Program, Table
 from .notebook import Place
 from .scan import Scan
@@ -112,6 +112,26 @@ def constant_entries(table: Table, layout: TableLayout) -> list[tuple[Key, Call]
     return result
 
 
+class TableState:
+    """What the data plane asks of a table first: one cell, written as a whole."""
+
+    def __init__(self, states: Map, number: int) -> None:
+        self._map = states
+        self._key = struct.pack("=I", number)
+        filled, defaulted = struct.unpack("=2I", states.lookup(self._key, 8))
+        self.filled = bool(filled)
+        """It may have entries: said before there are any, and taken back after the last."""
+        self.defaulted = bool(defaulted)
+        """Its default action is another than the program's own."""
+
+    def set(self, filled: bool | None = None, defaulted: bool | None = None) -> None:
+        before = (self.filled, self.defaulted)
+        self.filled = self.filled if filled is None else filled
+        self.defaulted = self.defaulted if defaulted is None else defaulted
+        if (self.filled, self.defaulted) != before:
+            self._map.update(self._key, struct.pack("=2I", self.filled, self.defaulted))
+
+
 class TableStore:
     """The entries of one table."""
 
@@ -126,6 +146,7 @@ class TableStore:
         maps = backing.maps
         self._free = deque(range(layout.size))
         self._defaults = maps.map("default_entries")
+        self._state = TableState(maps.map("table_states"), layout.number)
         keyless = layout.kind is Kind.KEYLESS
         self._map = None if keyless else maps.map(f"table_{layout.ident}")
         self.counters = (
@@ -156,7 +177,6 @@ class TableStore:
 
     def _begin(self) -> None:
         """The program's own entries."""
-        self._write_default()
         for key, call in constant_entries(self.table, self.layout):
             self.insert(key, call)
         self.publish()
@@ -164,7 +184,8 @@ class TableStore:
     def _recall(self) -> None:
         """What a process before this one left in the maps."""
         if not self._default_is_constant:
-            self.default = self._read_default()
+            if self._state.defaulted:
+                self.default = self._read_default()
             self.default_note = self._recall_note(self._default_place, self.default)
         found = self._scan.recall() if self._scan else self._read_map()
         for key, value in found:
@@ -232,6 +253,7 @@ class TableStore:
         entry = Entry(key, call, self._free[0], note)
         self._start(entry, counts or Counts(), rates)
         self._note(key, call, note)
+        self._state.set(filled=True)
         try:
             self._put(entry)
         except OSError as error:
@@ -281,6 +303,8 @@ class TableStore:
         """Let the data plane see the changes, where they do not show by themselves."""
         if self._scan:
             self._scan.publish()
+        if not self.entries:
+            self._state.set(filled=False)
 
     @property
     def changes_at_once(self) -> bool:
@@ -330,24 +354,18 @@ class TableStore:
         self._write_default()
 
     def _write_default(self) -> None:
-        if self._default_is_constant:
+        if self.default is None or self.default == self.initial_default:
+            self._state.set(defaulted=False)
             return
         key = struct.pack("=I", self.layout.number)
-        if self.default:
-            action = self.program.actions[self.default.action]
-            self._defaults.update(key, encode_value(action, self.default, 0, self._default_slots))
-        elif self._read_default():
-            self._defaults.delete(key)
+        action = self.program.actions[self.default.action]
+        self._defaults.update(key, encode_value(action, self.default, 0, self._default_slots))
+        self._state.set(defaulted=True)
 
-    def _read_default(self) -> Call | None:
-        try:
-            value = self._defaults.lookup(
-                struct.pack("=I", self.layout.number), 8 + 8 * self._default_slots
-            )
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            return None
+    def _read_default(self) -> Call:
+        value = self._defaults.lookup(
+            struct.pack("=I", self.layout.number), 8 + 8 * self._default_slots
+        )
         return decode_value(self.program.actions, value)[0]
 
     @property

@@ -53,6 +53,7 @@ class PlainChecksum:
     """
 
     target: str
+    changed: str
     valid: str
     condition: str
     terms: tuple[str, ...]
@@ -65,6 +66,7 @@ class PayloadChecksum:
 
     header: str  # C name of the header's offset variable
     target: str
+    changed: str
     target_at: int
     valid: str
     arrived: str
@@ -148,6 +150,7 @@ class ChecksumCompiler:
     def _plain(self, checksum: Checksum, calculation: Calculation) -> PlainChecksum:
         return PlainChecksum(
             target=self.names.field(checksum.target),
+            changed=self.names.changed(checksum.target.header),
             valid=self.names.valid(checksum.target.header),
             condition=self._condition(checksum),
             terms=tuple(sum_words(self._placed(calculation))),
@@ -187,6 +190,7 @@ class ChecksumCompiler:
         return PayloadChecksum(
             header=self.names.headers[header.name],
             target=self.names.field(checksum.target),
+            changed=self.names.changed(checksum.target.header),
             target_at=target.offset // 8,
             valid=self.names.valid(header.name),
             arrived=self.names.arrived(header.name),

@@ -47,7 +47,7 @@ _WORDS = """
 auto break case char const continue default do double else enum extern float for goto if inline int
 long register restrict return short signed sizeof static struct switch typedef union unsigned void
 volatile while asm typeof linux unix u8 u16 u32 u64 u128 s32 s64 s128
-valid_ leaving reshaped length parsed
+valid_ changed_ leaving reshaped length parsed
 """  # the last line: members of the generated structs
 RESERVED = frozenset(_WORDS.split())
 """Words that P4 allows as names and the generated C does not."""
@@ -71,6 +71,10 @@ class Names:
 
     def valid(self, header: str) -> str:
         return f"{self.header(header)}.valid_"
+
+    def changed(self, header: str) -> str:
+        """Whether fields of a header have other values than the packet's bytes."""
+        return f"{self.header(header)}.changed_"
 
     def field(self, ref: FieldRef | Valid) -> str:
         if isinstance(ref, Valid):

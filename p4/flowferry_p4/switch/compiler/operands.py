@@ -25,9 +25,12 @@ class Operands:
         self.names = names
 
     def assign(self, target: FieldRef, value: str) -> str:
-        """A statement that stores a number into a field, cut to the field's width."""
+        """Statements, in one line, that store a number into a field, cut to the field's width."""
         width = self.program.width(target)
-        return f"{self.names.field(target)} = ({value}) & {hexadecimal(mask(width))};"
+        store = f"{self.names.field(target)} = ({value}) & {hexadecimal(mask(width))};"
+        if self.program.header(target.header).metadata:
+            return store
+        return f"{store} {self.names.changed(target.header)} = 1;"
 
     def field(self, primitive: Primitive, position: int) -> FieldRef:
         argument = primitive.arguments[position]

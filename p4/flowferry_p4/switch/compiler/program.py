@@ -166,6 +166,7 @@ class _Code:
             "frame": FRAME,
             "drop_port": DROP_PORT,
             "drop_reasons": list(DROP_REASONS),
+            "ports": DROP_PORT,
             "replicas": REPLICAS,
             "group_slots": GROUP_SLOTS,
             "group_kind": GROUP,
@@ -258,7 +259,9 @@ def _emit(header: Header, names: Names, analysis: Analysis) -> dict[str, Any]:
         "name": names.headers[header.name],
         "valid": names.valid(header.name),
         "size": header.bytes,
-        "modified": any(ref.header == header.name for ref in analysis.modified),
+        "changed": names.changed(header.name)
+        if any(ref.header == header.name for ref in analysis.modified)
+        else None,
         "statements": write_bytes("buffer", values),
     }
 

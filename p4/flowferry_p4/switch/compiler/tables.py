@@ -162,13 +162,14 @@ class TableCode:
     hit_next: str | None
     miss_next: str | None
     default_next: str | None
-    constant_default: tuple[int, tuple[str, ...]] | None  # action, arguments
+    own_default: tuple[int, tuple[str, ...]] | None  # the program's own: action, arguments
+    constant_default: bool
     on_hit: tuple[str, ...]  # statements
 
 
 def compile_table(table: Table, layout: TableLayout, names: Names, program: Program) -> TableCode:
     default = None
-    if table.default is not None and table.default.const:
+    if table.default is not None:
         slots = fill(program.actions[table.default.action], table.default.data)
         default = (table.default.action, tuple(hexadecimal(s) for s in slots))
     return TableCode(
@@ -183,7 +184,8 @@ def compile_table(table: Table, layout: TableLayout, names: Names, program: Prog
         hit_next=table.hit_next,
         miss_next=table.miss_next,
         default_next=_default_next(table),
-        constant_default=default,
+        own_default=default,
+        constant_default=table.default is not None and table.default.const,
         on_hit=tuple(_on_hit(layout, names, program)),
     )
 
@@ -202,6 +204,7 @@ def _on_hit(layout: TableLayout, names: Names, program: Program) -> list[str]:
         colour = f"meter(&{cells}, &state_of_{cells}, slot, {amount})"
         if meter.target is not None:
             statements.append(f"{names.field(meter.target)} = {colour};")
+            statements.append(f"{names.changed(meter.target.header)} = 1;")
     return statements
 
 
