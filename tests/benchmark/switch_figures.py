@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,21 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     few, many, beside = rows[0], rows[-1], result["bridge"]
     added = _added(result)
     said = {
-        "tcp_to_bridge": few["tcp_gbit"] / beside["tcp_gbit"],
-        "packets_to_bridge": few["packets"] / beside["packets"],
+        "tcp_to_bridge": _ratio(few, beside, "tcp_gbit"),
+        "packets_to_bridge": _ratio(few, beside, "packets"),
         "added_rtt_to_bridge": added["switch"] / added["bridge"],
-        "tcp_many_to_few_entries": many["tcp_gbit"] / few["tcp_gbit"],
-        "packets_many_to_few_entries": many["packets"] / few["packets"],
+        "tcp_many_to_few_entries": _ratio(many, few, "tcp_gbit"),
+        "packets_many_to_few_entries": _ratio(many, few, "packets"),
     }
     if "bmv2" in result:
         said["tcp_to_bmv2"] = few["tcp_gbit"] / result["bmv2"]["tcp_gbit"]
     return said
+
+
+def _ratio(row: dict[str, Any], to: dict[str, Any], key: str) -> float:
+    """Of the ratios within each turn the median: both of a turn met the same machine."""
+    pairs = zip(row["turns"][key], to["turns"][key], strict=True)
+    return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
 def _added(result: dict[str, Any]) -> dict[str, float]:
