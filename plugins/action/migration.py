@@ -38,6 +38,11 @@ class ActionModule(ActionBase):
                 "strategy": {"type": "str", "choices": ["keep", "rewrite"], "default": "keep"},
                 "destination_address": {"type": "str"},
                 "volumes": {"type": "str", "choices": ["shared", "copy"], "default": "shared"},
+                "method": {
+                    "type": "str",
+                    "choices": ["kubelet", "direct", "auto"],
+                    "default": "kubelet",
+                },
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
                 "accept_timeout": {"type": "float", "default": 0.5},

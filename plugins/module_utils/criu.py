@@ -139,10 +139,13 @@ def _check_link_local(title: str, pid: int) -> None:
             )
 
 
-def check_pipes(title: str, pids: Iterable[int]) -> None:
-    """Refuse pipes whose other end is held by a process outside, such as one that reads a log."""
+def check_pipes(title: str, pids: Iterable[int], known: Iterable[str] = ()) -> None:
+    """Refuse pipes whose other end is held by a process outside, such as one that reads a log.
+
+    Those that are ``known`` have another end at the destination.
+    """
     pids = list(pids)
-    ours = {pipe for pid in pids for pipe in _pipes(pid)}
+    ours = {pipe for pid in pids for pipe in _pipes(pid)} - set(known)
     for entry in Path("/proc").glob("[0-9]*") if ours else []:
         other = int(entry.name)
         shared = ours & _pipes(other) if other not in pids else set()

@@ -11,9 +11,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .checkpoint.images import pycriu
 from .criu import complaints
@@ -23,6 +24,15 @@ LOG = "criu.log"
 _LARGEST_ANSWER = 1 << 16
 # Puts itself, and so whatever it becomes or starts, into the cgroup whose file is named first.
 _ENTER = 'echo $$ >"$0" && exec "$@"'
+
+
+class Process(Protocol):
+    """Of a program that was started."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until it has ended."""
 
 
 def _rpc() -> Any:
@@ -38,19 +48,28 @@ class CriuService:
     """
 
     def __init__(self, namespace: Path, cgroup: Path | None = None) -> None:
-        _rpc()
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         enter = ["sh", "-c", _ENTER, str(cgroup / "cgroup.procs")] if cgroup else []
-        with theirs:
-            self._process = subprocess.Popen(
-                ["nsenter", f"--net={namespace}", *enter, "criu", "swrk", str(theirs.fileno())],
+
+        def begin(descriptor: int) -> Process:
+            return subprocess.Popen(
+                ["nsenter", f"--net={namespace}", *enter, "criu", "swrk", str(descriptor)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                pass_fds=[theirs.fileno()],
+                pass_fds=[descriptor],
                 start_new_session=True,
             )
+
+        self._start(begin)
+
+    def _start(self, begin: Callable[[int], Process]) -> None:
+        """Have one begin that serves a socket, by the number of its descriptor."""
+        _rpc()
+        self._on_step: Callable[[str, int], None] | None = None
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process: Process = begin(theirs.fileno())
 
     def dump(self, images: Path, timeout: float, **options: Any) -> None:
         """Dump into the directory ``images``; ``options`` are fields of rpc.proto's criu_opts."""
@@ -66,14 +85,20 @@ class CriuService:
         rpc = _rpc()
         request = rpc.criu_req(type=getattr(rpc, kind))
         # A directory is named by its path where the descriptor, a required field, is -1.
-        fields = {"images_dir_fd": -1, "images_dir": str(images), "log_file": LOG, **options}
+        fields = {"images_dir_fd": -1, "images_dir": self._path(images), "log_file": LOG, **options}
+        for key, number in fields.pop("inherit_fd", {}).items():
+            request.opts.inherit_fd.add(key=key, fd=number)
         for name, value in fields.items():
             setattr(request.opts, name, getattr(rpc, value) if _is_constant(value) else value)
         answer = rpc.criu_resp()
         try:
             self._socket.settimeout(timeout)
             self._socket.send(request.SerializeToString())
-            data = self._socket.recv(_LARGEST_ANSWER)
+            while data := self._socket.recv(_LARGEST_ANSWER):
+                answer.ParseFromString(data)
+                if answer.type != rpc.NOTIFY:
+                    break
+                self._notified(answer.notify)
         except socket.timeout:
             # A dump is not killed: CRIU has put code of its own into the processes.
             raise FlowferryError(code, f"CRIU did not answer within {timeout:g} s") from None
@@ -82,10 +107,20 @@ class CriuService:
         if not data:
             reason = complaints(images / LOG)
             raise FlowferryError(code, reason or "CRIU ended without an answer")
-        answer.ParseFromString(data)
         if not answer.success:
             reason = complaints(images / LOG) or answer.cr_errmsg
             raise FlowferryError(code, reason or f"CRIU ended with error {answer.cr_errno}")
+
+    def _path(self, path: Path) -> str:
+        """How CRIU calls a path of this node."""
+        return str(path)
+
+    def _notified(self, step: Any) -> None:
+        """CRIU says what it has done, and waits; it does so only if ``notify_scripts`` is set."""
+        rpc = _rpc()
+        if self._on_step is not None:
+            self._on_step(step.script, step.pid)
+        self._socket.send(rpc.criu_req(type=rpc.NOTIFY, notify_success=True).SerializeToString())
 
     def close(self) -> None:
         """An idle one ends; what it has restored goes on. Nobody waits for its end."""

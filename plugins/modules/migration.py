@@ -70,6 +70,16 @@ options:
     type: str
     choices: [shared, copy]
     default: shared
+  method:
+    description:
+      - How a pod is moved. V(kubelet) asks the kubelet for a checkpoint and makes the copy of that.
+      - V(direct) makes the copy of the pod's own image with a placeholder in it, into which the
+        processes go straight from the source, without kubelet, image or registry while packets are
+        held. The plan refuses pods that it cannot move so, and says why.
+      - V(auto) chooses V(direct) where it is possible.
+    type: str
+    choices: [kubelet, direct, auto]
+    default: kubelet
   kubeconfig:
     description:
       - File on the controller that says how to reach the cluster, for a workload that is a pod.

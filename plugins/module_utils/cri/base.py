@@ -69,6 +69,10 @@ class ContainerRuntime(ABC):
     def containers_of(self, pod_uid: str) -> list[Container]:
         """The containers that it has of a pod on this node. Asked often: this must be cheap."""
 
+    @abstractmethod
+    def bundle(self, container: Container) -> Path:
+        """The directory of what its OCI runtime was told: ``config.json``."""
+
     def check_restorable(self, container: Container) -> None:
         """FlowferryError if no node with this runtime could restore a dump of it."""
         return

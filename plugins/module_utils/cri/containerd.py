@@ -61,6 +61,9 @@ class Containerd(ContainerRuntime):
         found = [_read(bundle) for bundle in bundles]
         return [one for one in found if one is not None and one.pod_uid == pod_uid]
 
+    def bundle(self, container: Container) -> Path:
+        return BUNDLES / container.id
+
     # -- source
 
     def prepare_checkpoint(self, containers: list[About]) -> None:

@@ -99,6 +99,9 @@ class Crio(ContainerRuntime):
         known = self._known[identity]
         return Container(**{**vars(known), "pid": _pid(bundle, identity)})
 
+    def bundle(self, container: Container) -> Path:
+        return container.directory
+
     def check_restorable(self, container: Container) -> None:
         self._check_mounts(container)
         self._check_command(container)

@@ -8,6 +8,8 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,10 @@ from ..cri.found import container_runtime
 from ..cri.kubelet_process import kubelet_root
 from ..criu import check_criu, check_space, complaints
 from ..door import Door
+from ..direct.application import look as look_at_application
+from ..direct.application import refused as direct_refused
+from ..direct.mover import DirectMover
+from ..direct.place import PodPlace
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
@@ -52,15 +58,19 @@ class KubernetesPod(Workload):
         *("retire", "revive", "forget_archives", "storage"),
         *("empty_dirs", "set_aside"),
         "complaints",
+        *("inspect_direct", "machine", "make_place", "placed"),
         *("addressing", "copy_addresses", "keep_address", "free_address", "attachment"),
     )
     is_given_address = True
+    # Of the direct method; the archives of the other one are complete when they are to be sent.
+    growing_files = ("*/pages-*.img",)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._server: ImageServer | None = None
         self._found: ContainerRuntime | None = None
         self._door: Door | None = None
+        self._direct = DirectMover(self.title)
 
     @property
     def _runtime(self) -> ContainerRuntime:
@@ -115,7 +125,35 @@ class KubernetesPod(Workload):
             }
         return found
 
+    def inspect_direct(self, uid: str) -> About:
+        """What a direct move has to know of each container; FlowferryError if it is impossible."""
+        found = {}
+        for container in self._runtime.containers_of(uid):
+            if container.is_sandbox or not container.pid:
+                continue
+            freezer = self._runtime.freezer_of(container)
+            if freezer is None:
+                raise direct_refused(f"container {container.name} is in the root cgroup")
+            spec = json.loads((self._runtime.bundle(container) / "config.json").read_bytes())
+            title = f"container {container.name} of {self.title}"
+            arguments = spec["process"]["args"]
+            try:
+                found[container.name] = look_at_application(
+                    title, container.pid, arguments, freezer.pids()
+                )
+            except FlowferryError as error:
+                raise direct_refused(f"container {container.name}: {error}") from error
+        return found
+
+    def machine(self) -> str:
+        """What this node's programs are made for."""
+        return os.uname().machine
+
     def check_destination(self, about: About, directory: Path) -> None:
+        if _is_direct(about):
+            self.check_node()
+            check_space(about["memory_bytes"], directory)
+            return
         self._runtime.require()
         for container in about["containers"].values():
             if container["container_runtime"] != self._runtime.name:
@@ -157,6 +195,10 @@ class KubernetesPod(Workload):
     # -- prepare
 
     def prepare_source(self, about: About) -> None:
+        if _is_direct(about):
+            self._direct.prepare_source(about)
+            self._door_of(about).prepare()
+            return
         self._remove_archives(about)
         self._runtime.prepare_checkpoint(list(about["containers"].values()))
         self._door_of(about).prepare()
@@ -169,12 +211,25 @@ class KubernetesPod(Workload):
 
     def prepare_destination(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """Have the images that the containers were made of, and serve the checkpoints to come."""
+        if _is_direct(about):
+            PodPlace(about["place"]).belongs_to(about["copy_uid"])
+            found = self._runtime.containers_of(about["copy_uid"])
+            self._direct.prepare_destination(about, found)
+            return
         self._server = self._runtime.serve(self.certificates)
         for name, container in about["containers"].items():
             self._server.promise(_checkpoint_of(name))
             if not self._runtime.has_image(container["image_ref"]):
                 self._runtime.pull(container["image_ref"])
             self._runtime.prepare_base(name, container["image_ref"], self._server)
+
+    def make_place(self, about: About, program: str) -> None:
+        """Before the pod of a direct copy is made: what its containers begin with."""
+        PodPlace(about["place"]).make(sorted(about["containers"]), program)
+
+    def placed(self, about: About) -> bool:
+        """Whether the placeholder of every container runs; waits a little for it."""
+        return self._are_running(about, 0.25)
 
     def serve_images(self, about: About) -> dict[str, str]:
         """The image that each container of the copy is to be made of."""
@@ -218,10 +273,16 @@ class KubernetesPod(Workload):
         The kubelet's probes do not come by the switch, so no hold keeps them from connecting.
         """
         self._door_of(about).close()
+        if _is_direct(about):
+            self._direct.freeze(about)
+            return
         self._runtime.freeze(list(about["containers"].values()), about["steady"])
 
     def checkpoint(self, about: About, directory: Path) -> None:
         """The kubelet has written the archives; they are sent from where they are."""
+        if _is_direct(about):
+            self._direct.checkpoint(about, directory)
+            return
         self._runtime.keep_frozen(list(about["containers"].values()))
         for name, archive in about["archives"].items():
             (directory / f"{name}.tar").symlink_to(archive)
@@ -231,21 +292,34 @@ class KubernetesPod(Workload):
         return complaints(self._runtime.dump_log(about["containers"][container]))
 
     def resume(self, about: About) -> None:
+        if _is_direct(about):
+            self._direct.resume(about)
+            self._open_door(about)
+            return
         self.volume_place().put_back(copied(volumes_of(about)))
         self._runtime.resume(list(about["containers"].values()), about["steady"])
-        with suppress(FlowferryError):  # it has ended by itself, and its network with it
-            self._door_of(about).open()
+        self._open_door(about)
         self._remove_archives(about)
         self._runtime.forget([])
+
+    def _open_door(self, about: About) -> None:
+        with suppress(FlowferryError):  # it has ended by itself, and its network with it
+            self._door_of(about).open()
 
     # -- destination
 
     def rewrite(self, about: About, directory: Path, addresses: dict[str, str]) -> None:
+        if _is_direct(about):
+            super().rewrite(about, directory, addresses)
+            return
         for name in about["containers"]:
             rewrite_archive(directory / f"{name}.tar", addresses, in_place=True)
 
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
+        if _is_direct(about):
+            self._direct.restore(about, directory, PodPlace(about["place"]))
+            return
         self._fill_empty_dirs(about)
         archives = {name: directory / f"{name}.tar" for name in about["containers"]}
         self._keep_promises(about, archives)
@@ -274,13 +348,19 @@ class KubernetesPod(Workload):
 
     def restored(self, about: About) -> bool:
         """Whether every container of the copy runs; waits a little for it."""
-        deadline = time.monotonic() + 0.25
+        if not self._are_running(about, 0.25):
+            return False
+        if len(about["containers"]) > 1:
+            self._loopback(about, "replace", "noqueue")
+        return True
+
+    def _are_running(self, about: About, limit: float) -> bool:
+        """Whether all containers of the copy do within this time (seconds)."""
+        deadline = time.monotonic() + limit
         while True:
             found = self._runtime.containers_of(about["copy_uid"])
             running = {one.name for one in found if one.lives and not one.is_sandbox}
             if running >= set(about["containers"]):
-                if len(running) > 1:
-                    self._loopback(about, "replace", "noqueue")
                 return True
             if time.monotonic() > deadline:
                 return False
@@ -293,6 +373,9 @@ class KubernetesPod(Workload):
         on that name means the image that the container was made of at first, under another id: of
         the id that it knows, the kubelet may not believe that it goes by this name.
         """
+        if _is_direct(about):
+            pod_network.claim(about["copy_address"])
+            return
         checkpoints = self._checkpoint_images(about)
         for name, container in about["containers"].items():
             reference = about["images"][name]
@@ -366,6 +449,9 @@ class KubernetesPod(Workload):
 
         The pod itself the keeper has deleted already, so that the kubelet starts nothing again.
         """
+        if _is_direct(about):
+            self._remove_direct(about, endpoint)
+            return
         self._close_server()
         uid = about["remove_uid"]
         if endpoint.address:
@@ -379,6 +465,17 @@ class KubernetesPod(Workload):
             names = list(about.get("images", {}).values())
             self._end_serving(about)
         self._runtime.forget(names)
+
+    def _remove_direct(self, about: About, endpoint: endpoints.Endpoint) -> None:
+        uid = about["remove_uid"]
+        is_source = uid == about["uid"]
+        if endpoint.address:
+            pod_network.cut_cable(endpoint.address)
+        self._direct.end()
+        self._end_pod(uid)
+        place = about["source_place"] if is_source else about.get("place", "")
+        if place:
+            PodPlace(place).remove()
 
     def _end_serving(self, about: About) -> None:
         """Of this helper, and of one that has died."""
@@ -417,6 +514,11 @@ class KubernetesPod(Workload):
         for directory in {one["archives"] for one in about["containers"].values()}:
             for archive in Path(directory).glob(pattern):
                 archive.unlink()
+
+
+def _is_direct(about: About) -> bool:
+    """Whether it moves without kubelet and images: direct/."""
+    return bool(about.get("method") == "direct")
 
 
 def _checkpoint_of(container: str) -> str:

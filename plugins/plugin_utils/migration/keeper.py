@@ -45,7 +45,7 @@ class Keeper:
             name: RemoteHelper(name, node["address"], node["port"], order["certificates"])
             for name, node in order["nodes"].items()
         }
-        self.helpers = _helpers(self.workload, remotes, order.get("kubeconfig", ""))
+        self.helpers = _helpers(self.workload, remotes, order)
         switch = order["switch"]
         self.journal = Journal(switch["address"], self.workload.file_name)
         self.switches = Switches(not order["check_mode"])
@@ -66,7 +66,9 @@ class Keeper:
         strategy.check()
         costs = plan["switch"]["costs"]
         summary = {"recovered": recovered, "source": source, "plan": plan, "changed": True}
-        summary |= {key: plan["about"][key] for key in ("way", "why") if key in plan["about"]}
+        summary |= {
+            key: plan["about"][key] for key in ("method", "way", "why") if key in plan["about"]
+        }
         if self.order["check_mode"]:
             return {**summary, "warnings": costs}
         result = {**summary, **self._move(plan, strategy).run()}
@@ -266,7 +268,7 @@ class Keeper:
 
 
 def _helpers(
-    workload: Workload, remotes: Mapping[str, NodeHelper], kubeconfig: str
+    workload: Workload, remotes: Mapping[str, NodeHelper], order: dict[str, Any]
 ) -> dict[str, NodeHelper]:
     """Those of a pod know the cluster as well."""
     if not isinstance(workload, KubernetesPod):
@@ -274,7 +276,8 @@ def _helpers(
     # The client of Kubernetes takes longer to import than the rest of a plan.
     from .pods import with_cluster
 
-    return with_cluster(workload, remotes, kubeconfig)
+    kubeconfig, method = order.get("kubeconfig", ""), order.get("method", "kubelet")
+    return with_cluster(workload, remotes, kubeconfig, method)
 
 
 def _list_of(text: str | None) -> list[str]:

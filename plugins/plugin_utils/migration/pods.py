@@ -30,6 +30,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
     KubernetesPod,
 )
 
+from . import placeholder, pod_direct
 from .cluster import Cluster, Pod
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
 from .pod_addresses import address_of_copy, new_endpoint
@@ -77,7 +78,7 @@ FATAL = {
 
 
 def with_cluster(
-    workload: Workload, helpers: Mapping[str, NodeHelper], kubeconfig: str
+    workload: Workload, helpers: Mapping[str, NodeHelper], kubeconfig: str, method: str
 ) -> dict[str, NodeHelper]:
     """For a pod, helpers that know the cluster, one session for all; else those that are given."""
     if not isinstance(workload, KubernetesPod):
@@ -90,7 +91,8 @@ def with_cluster(
         )
     cluster = Cluster(kubeconfig)
     return {
-        node: PodHelper(helper, cluster, workload.name, helpers) for node, helper in helpers.items()
+        node: PodHelper(helper, cluster, workload.name, helpers, method)
+        for node, helper in helpers.items()
     }
 
 
@@ -98,9 +100,15 @@ class PodHelper:
     """The helper of one node, for a workload that is a pod."""
 
     def __init__(
-        self, remote: NodeHelper, cluster: Cluster, name: str, remotes: Mapping[str, NodeHelper]
+        self,
+        remote: NodeHelper,
+        cluster: Cluster,
+        name: str,
+        remotes: Mapping[str, NodeHelper],
+        method: str = "kubelet",
     ) -> None:
         self.remote = remote
+        self.method = method
         self.cluster = cluster
         self.node = remote.node
         self.namespace, _, self.name = name.partition("/")
@@ -131,7 +139,8 @@ class PodHelper:
 
     def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
         """Ask for an operation; what concerns the cluster is done when its result is waited for."""
-        if operation in self._woven:
+        is_direct = arguments.get("about", {}).get("method") == "direct"
+        if operation in self._woven and not (is_direct and operation in ("checkpoint", "restore")):
             return partial(self.call, operation, **arguments)
         return self.remote.begin(operation, **arguments)
 
@@ -192,7 +201,8 @@ class PodHelper:
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         found = self.remote.call("inspect", uid=uid)
         containers = _containers(pod, found)
-        paths = list(PodVolumes(self.cluster, pod).paths.values())
+        how = self._choose_method(pod, containers)
+        paths = list(PodVolumes(self.cluster, pod_direct.without_place(pod)).paths.values())
         self.cluster.connect_kubelet(self.cluster.node(self.node))
         return {
             "id": uid,
@@ -204,8 +214,7 @@ class PodHelper:
             "keeps_name": keeps_name(pod),
             "manifest": pod,
             "containers": containers,
-            "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
-            "why": WHY_OF_NAMED if keeps_name(pod) else WHY,
+            **how,
             "storage": self.remote.call("storage", paths=paths) if paths else {},
             "volumes": self._empty_dirs(pod),
             "steady": len(containers) > 1 or writes_to_volumes(pod),
@@ -214,6 +223,43 @@ class PodHelper:
             "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
             # Where the node has a switch of its own: its port there.
             "attachment": self.remote.call("attachment", uid=uid) or {},
+        }
+
+    def _choose_method(self, pod: Pod, containers: dict[str, Any]) -> dict[str, Any]:
+        """Directly or by the kubelet, and why so; a direct move is told of the containers."""
+        by_kubelet = {
+            "method": "kubelet",
+            "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
+            "why": WHY_OF_NAMED if keeps_name(pod) else WHY,
+        }
+        title = f"pod {self.namespace}/{pod['metadata']['name']}"
+        if self.method == "kubelet":
+            if pod_direct.was_moved_directly(pod):
+                raise FlowferryError(
+                    "kubelet_impossible",
+                    f"{title} was moved directly, so that its application is in a namespace of "
+                    "process ids of its own, which no container runtime dumps; use "
+                    "migration_method=direct",
+                )
+            return by_kubelet
+        try:
+            pod_direct.refuse(pod)
+            told = self.remote.call("inspect_direct", uid=pod["metadata"]["uid"])
+        except FlowferryError as error:
+            if error.code != "direct_impossible":
+                raise
+            if self.method == "auto" and not pod_direct.was_moved_directly(pod):
+                return {**by_kubelet, "why": f"{by_kubelet['why']}; not directly: {error}"}
+            raise FlowferryError(
+                error.code, f"{title} cannot be moved directly: {error}", error.details
+            ) from error
+        for name, container in containers.items():
+            container["direct"] = told[name]
+        return {
+            "method": "direct",
+            "way": pod_direct.WAY,
+            "why": pod_direct.WHY,
+            "source_place": pod_direct.place_of(pod),
         }
 
     def _empty_dirs(self, pod: Pod) -> list[dict[str, Any]]:
@@ -264,13 +310,15 @@ class PodHelper:
                 f"node {self.node} is not ready for pods; `kubectl describe node {self.node}` says "
                 "why",
             )
-        volumes = PodVolumes(self.cluster, about["manifest"])
+        volumes = PodVolumes(self.cluster, pod_direct.without_place(about["manifest"]))
         volumes.check_node(node)
         if volumes.paths:
             found = self.remote.call("storage", paths=list(volumes.paths.values()))
             volumes.check_paths(about["storage"], found, self.node)
         # The API server takes most of a minute to notice that a kubelet is gone.
         self.cluster.connect_kubelet(node)
+        if about["method"] == "direct":
+            placeholder.program(self.remote.call("machine"))
         self.remote.call("check_destination", about=about)
 
     def _find_endpoint(self, namespace: str) -> None:
@@ -305,6 +353,8 @@ class PodHelper:
         And so it has its address, which is told: this node may have chosen it. One that keeps its
         name can be made only when the source's pod is gone.
         """
+        if about["method"] == "direct":
+            return self._prepare_placeholder(about, endpoint, **others)
         self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
         about["images"] = self.remote.call("serve_images", about=about)
         about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
@@ -317,6 +367,24 @@ class PodHelper:
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
         about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
         about["copy_attachment"] = self.remote.call("attachment", uid=about["copy_uid"]) or {}
+        return {**endpoint, "address": about["copy_address"]}
+
+    def _prepare_placeholder(
+        self, about: dict[str, Any], endpoint: dict[str, Any], **others: Any
+    ) -> dict[str, Any]:
+        """The copy is made now, and runs a placeholder, with CRIU waiting in it."""
+        about["images"] = {name: one["image_ref"] for name, one in about["containers"].items()}
+        about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
+        about["place"] = pod_direct.name_of_place(about)
+        made = placeholder.program(self.remote.call("machine"))
+        self.remote.call("make_place", about=about, program=made)
+        manifest = copy_of(about, self.node, endpoint["address"])
+        created = self.cluster.create_pod(pod_direct.with_placeholders(about, manifest))
+        about["copy_uid"] = created["metadata"]["uid"]
+        self._wait(about, "placed", WARM_LIMIT, code="prepare_failed", failed="did not start")
+        about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
+        about["copy_attachment"] = self.remote.call("attachment", uid=about["copy_uid"]) or {}
+        self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
         return {**endpoint, "address": about["copy_address"]}
 
     def _hand_over(self, about: dict[str, Any]) -> HandOver:

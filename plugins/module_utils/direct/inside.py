@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program of the node that runs within the namespaces of a container.
+
+Neither the program nor its libraries are in the container, and nothing is mounted there for it: it
+is executed through a descriptor of the node's root directory, by the dynamic loader, which is told
+where the program and its libraries are in the same way. Any path of the node is ``path(...)`` for
+it. The kernel lets nobody in the container look at that descriptor who has fewer capabilities.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from ..cgroup import ROOT
+from ..commands import run
+from ..errors import FlowferryError
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+# Of setns(2), unshare(2) and mount(2); Python has the first two from 3.12 on.
+_NEW_MOUNTS = 0x00020000
+_READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
+_REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 32, 4096, 16384, 1 << 18
+# The user namespace stays the node's: without its capabilities CRIU can do nothing.
+_DESCRIPTORS = 4096
+KINDS = ("ipc", "uts", "net", "pid", "mnt")
+
+
+class Child:
+    """A process that was forked here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Until it has ended; whoever has a ``timeout`` has ended it before."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def path(root: int, name: Path | str) -> str:
+    """A path of the node for a program that has the node's root directory open as ``root``."""
+    return f"/proc/self/fd/{root}{os.path.realpath(name)}"
+
+
+@lru_cache(maxsize=1)
+def _loaded(program: str) -> tuple[str, str, tuple[str, ...]]:
+    """The program's file, its loader's, and the directories of its libraries."""
+    found = shutil.which(program)
+    if found is None:
+        raise FlowferryError(f"{program}_missing", f"{program} is not installed on this node")
+    words = [line.split() for line in run(["ldd", found]).splitlines()]
+    libraries = [os.path.realpath(line[2]) for line in words if line[1:2] == ["=>"]]
+    loader = next(line[0] for line in words if line[0].startswith("/") and "ld" in line[0])
+    directories = tuple(dict.fromkeys(os.path.dirname(one) for one in libraries))
+    return os.path.realpath(found), os.path.realpath(loader), directories
+
+
+def start(
+    pid: int, program: str, words: list[str], keep: Iterable[int], root: int, *, joins: bool = False
+) -> Child:
+    """Run a program in the namespaces of a process.
+
+    ``keep`` are descriptors that it inherits, beside ``root``, the node's root directory. One that
+    ``joins`` is in the cgroups of that process too, and has a copy of its mounts.
+    """
+    file, loader, directories = _loaded(program)
+    libraries = ":".join(path(root, one) for one in directories)
+    command = ["ld.so", "--library-path", libraries, path(root, file), *words]
+    executable = os.open(loader, os.O_RDONLY)
+    kept = [root, *keep]
+
+    def execute() -> None:
+        for descriptor in kept:
+            os.set_inheritable(descriptor, True)
+        os.execve(executable, command, {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin")})
+
+    groups = cgroups_of(pid) if joins else []
+    try:
+        return fork_inside(Path(f"/proc/{pid}"), execute, groups=groups, copies_mounts=joins)
+    finally:
+        os.close(executable)
+
+
+def fork_inside(
+    process: Path,
+    body: Callable[[], None],
+    *,
+    groups: Iterable[Path] = (),
+    copies_mounts: bool = False,
+) -> Child:
+    """Run a function in a process of its own in the namespaces of another one, by its directory.
+
+    The child that is given waits for that, and ends as it has ended.
+    """
+    spaces = [os.open(process / "ns" / kind, os.O_RDONLY) for kind in KINDS]
+    forked = os.fork()
+    if forked:
+        for descriptor in spaces:
+            os.close(descriptor)
+        return Child(forked)
+    status = 71
+    try:
+        os.setsid()
+        _enter(spaces, groups, copies_mounts)
+        inner = os.fork()  # only its children are in the namespace of process ids
+        if inner == 0:
+            body()
+            os._exit(0)
+        os.closerange(3, _DESCRIPTORS)  # or whoever has the other ends would take them for open
+        status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+    except BaseException as error:  # nothing of this process may go on
+        print(f"inside {process}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status & 0xFF)
+
+
+def _enter(spaces: list[int], groups: Iterable[Path], copies_mounts: bool) -> None:
+    for group in groups:
+        (group / "cgroup.procs").write_text("0")
+    for descriptor in spaces:
+        _check(_LIBC.setns(descriptor, 0), "setns")
+    if copies_mounts:
+        _check(_LIBC.unshare(_NEW_MOUNTS), "unshare")
+        _mount("", "/", "", _RECURSIVE | _PRIVATE)
+    os.chdir("/")
+
+
+def cgroups_of(pid: int) -> list[Path]:
+    """The groups of a process in every hierarchy that this node has mounted."""
+    found = []
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        names = [controllers, *controllers.split(",")]
+        for name in (one.partition("name=")[2] or one for one in names if one):
+            directory = ROOT / name / group.lstrip("/")
+            if (directory / "cgroup.procs").exists():
+                found.append(directory)
+                break
+    return found
+
+
+def show_own_processes(process: Path) -> None:
+    """Have /proc in the mounts of a process show its own namespace of process ids.
+
+    What the container's runtime has hidden or made read-only below /proc is so again.
+    """
+    lines = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
+    covered = [(line[4], line[line.index("-") + 1]) for line in lines]
+
+    def mount() -> None:
+        _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEVICES | _NO_EXEC)
+        for at, kind in covered:
+            if at.startswith("/proc/"):
+                _cover(at, kind)
+
+    if fork_inside(process, mount).wait() != 0:
+        raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
+
+
+def _cover(at: str, kind: str) -> None:
+    """As a container's runtime hides a file or directory of /proc, or makes it read-only."""
+    if not os.path.exists(at):
+        return
+    if kind == "proc":
+        flags = _BIND | _NO_SUID | _NO_DEVICES | _NO_EXEC
+        _mount(at, at, "", _BIND | _RECURSIVE)
+        _mount("", at, "", flags | _REMOUNT | _READ_ONLY)
+    elif os.path.isdir(at):
+        _mount("tmpfs", at, "tmpfs", _READ_ONLY)
+    else:
+        _mount("/dev/null", at, "", _BIND)
+
+
+def _mount(source: str, target: str, kind: str, flags: int) -> None:
+    told = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None)
+    _check(_LIBC.mount(*told), f"mount at {target}")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direct method: processes go from a running container into one that runs already.
+
+At the destination that is a placeholder, which kubelet and container runtime have made like any
+other container. CRIU, started beforehand in both, does all that is done while packets are held.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..cgroup import Freezer
+from ..checkpoint import images
+from ..commands import run
+from ..cri.base import Container
+from ..errors import FlowferryError
+from ..processes import Process
+from .criu_inside import KERNEL_DATA, CriuInside
+from .inside import show_own_processes
+from .place import PodPlace
+
+# The switch holds the traffic, so CRIU need not lock the network. Cgroups are the container's.
+OPTIONS = {
+    "tcp_established": True,
+    "network_lock": "SKIP",
+    "manage_cgroups": True,
+    "manage_cgroups_mode": "IGNORE",
+    "file_locks": True,
+    "ghost_limit": 64 << 20,
+}
+_PATIENCE = 55.0
+About = dict[str, Any]
+
+
+class DirectMover:
+    """Of one pod on one node, in one helper. ``about`` is what is known of the pod."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._services: dict[str, CriuInside] = {}
+        self._containers: dict[str, int] = {}
+
+    # -- source
+
+    def prepare_source(self, about: About) -> None:
+        """Start CRIU beside each application."""
+        images.pycriu()
+        _learn_kernel()
+        for name, container in about["containers"].items():
+            self._services[name] = CriuInside(container["direct"]["pid"])
+
+    def freeze(self, about: About) -> None:
+        """Stop every process."""
+        for container in about["containers"].values():
+            Freezer(container["freezer"]).freeze()
+
+    def checkpoint(self, about: About, directory: Path) -> None:
+        """Dump what is frozen, and stays so."""
+        for name, container in about["containers"].items():
+            here = directory / name
+            here.mkdir()
+            service = self._services.pop(name, None) or CriuInside(container["direct"]["pid"])
+            try:
+                freezer = Path(container["freezer"])
+                service.dump_container(here, _PATIENCE, freezer, **OPTIONS)
+            except FlowferryError as error:
+                raise self._named(error) from error
+            finally:
+                service.close()
+            _have_own_pids(here / "inventory.img")
+
+    def resume(self, about: About) -> None:
+        """Let the source go on where it was."""
+        self.end()
+        for container in about["containers"].values():
+            Freezer(container["freezer"]).thaw()
+
+    # -- destination
+
+    def prepare_destination(self, about: About, containers: list[Container]) -> None:
+        """Start CRIU in each placeholder."""
+        images.pycriu()
+        _learn_kernel()
+        for container in containers:
+            if container.name not in about["containers"]:
+                continue
+            self._containers[container.name] = container.pid
+            told = about["containers"][container.name]["direct"]["streams"]
+            streams = {
+                pipe: os.open(f"/proc/{container.pid}/fd/{number}", os.O_WRONLY)
+                for pipe, number in {pipe: number for number, pipe in told.items()}.items()
+            }
+            service = CriuInside(container.pid, streams, joins=True)
+            self._services[container.name] = service
+
+    def restore(self, about: About, directory: Path, place: PodPlace) -> None:
+        """Bring the applications to life in the placeholders."""
+        for name in about["containers"]:
+            if name not in self._services:
+                raise FlowferryError("helper_lost", "this helper has not prepared the destination")
+            container = self._containers[name]
+            found: list[int] = []
+
+            def begin(pid: int, container: int = container, found: list[int] = found) -> None:
+                found.append(pid)
+                show_own_processes(Path(f"/proc/{container}/root/proc/{pid}"))
+
+            service = self._services.pop(name)
+            try:
+                service.restore_container(directory / name, _PATIENCE, begin, **OPTIONS)
+            except FlowferryError as error:
+                raise self._named(error) from error
+            finally:
+                service.close()
+            place.has_come(name, found[0])
+            self._require(container, found[0])
+
+    def _require(self, container: int, pid: int) -> None:
+        seen = Path(f"/proc/{container}/root/proc/{pid}/stat")
+        try:
+            state = seen.read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            state = "gone"
+        if Process.read(container) is None or state in ("gone", "Z", "X"):
+            raise FlowferryError("restore_failed", f"{self._title}: the copy ended at once")
+
+    def end(self) -> None:
+        """Whoever waits for a request need not any more."""
+        for service in self._services.values():
+            service.end()
+        self._services.clear()
+
+    def _named(self, error: FlowferryError) -> FlowferryError:
+        return FlowferryError(error.code, f"{self._title}: {error}", error.details)
+
+
+def _learn_kernel() -> None:
+    if not KERNEL_DATA.exists():
+        run(["criu", "check"])
+
+
+def _have_own_pids(inventory: Path) -> None:
+    """Have a restore make a namespace of process ids: the container has a first process already.
+
+    CRIU makes one for processes whose namespace is not that of the CRIU that has dumped them.
+    """
+    data = images.read(inventory)
+    start = images.start_of(data, "INVENTORY", inventory)
+    message = images.parse(
+        "inventory_entry", next(images.frames(data, start, inventory)), inventory
+    )
+    message.root_ids.pid_ns_id += 1 << 20
+    images.replace(inventory, data[:start] + images.frame(message.SerializeToString()))

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direct method, as far as it is a matter of the pod's manifest.
+
+The copy is an ordinary pod of the ordinary image, in which a placeholder waits for the application.
+A container of it that is started again later runs the application by its own command.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ansible_collections.flowferry.core.plugins.module_utils.direct.application import (
+    PLACE,
+    PROGRAM,
+)
+from ansible_collections.flowferry.core.plugins.module_utils.direct.place import PLACES
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.pods import (
+    empty_dirs,
+    keeps_name,
+    lasting_containers,
+    mounts_of,
+)
+
+Pod = dict[str, Any]
+METHODS = ("kubelet", "direct", "auto")
+WAY = "direct"
+WHY = "its processes go straight into a placeholder that runs at the destination"
+VOLUME = "flowferry-place"
+# An application comes so soon (seconds) after its container was started; nothing may end that.
+PATIENCE = 40
+
+
+def refuse(pod: Pod) -> None:
+    """FlowferryError if its manifest says that it cannot be moved directly, yet."""
+    spec = pod["spec"]
+    containers = lasting_containers(spec)
+    volumes = [one["name"] for one in empty_dirs(spec.get("volumes", []))]
+    hasty = [
+        f"{kind} of {one['name']}"
+        for one in containers
+        for kind in ("livenessProbe", "startupProbe")
+        if kind in one and _patience(one[kind]) < PATIENCE
+    ]
+    hooks = [one["name"] for one in containers if one.get("lifecycle", {}).get("postStart")]
+    reasons = {
+        "its copy has to have its very name, so that it cannot be there before": keeps_name(pod),
+        "it has several containers": len(containers) > 1,
+        "it has emptyDir volumes, whose content would stay behind": any(
+            mounts_of(spec, one) for one in volumes
+        ),
+        f"the kubelet would end the placeholder within {PATIENCE} s, by {', '.join(hasty)}": hasty,
+        f"its postStart hooks would be run once more: {', '.join(hooks)}": hooks,
+        f"it has a volume at {PLACE}": _place_of(pod) == "" and _is_mounted(containers),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise FlowferryError("direct_impossible", f"{reason}; use method=kubelet")
+
+
+def _patience(probe: dict[str, Any]) -> int:
+    """How long (seconds) a probe may fail before the container is ended."""
+    times = int(probe.get("failureThreshold", 3))
+    return int(probe.get("initialDelaySeconds", 0)) + times * int(probe.get("periodSeconds", 10))
+
+
+def was_moved_directly(pod: Pod) -> bool:
+    """Whether its application may be beneath a placeholder, where no runtime dumps it."""
+    return bool(_place_of(pod))
+
+
+def place_of(pod: Pod) -> str:
+    """What its node keeps for it; empty for a pod that was not moved so."""
+    return _place_of(pod)
+
+
+def without_place(pod: Pod) -> Pod:
+    """The manifest without what a direct move has added to its volumes."""
+    pod = copy.deepcopy(pod)
+    spec = pod["spec"]
+    spec["volumes"] = [one for one in spec.get("volumes", []) if one["name"] != VOLUME]
+    for container in lasting_containers(spec):
+        container["volumeMounts"] = [
+            one for one in container.get("volumeMounts", []) if one["name"] != VOLUME
+        ]
+    return pod
+
+
+def with_placeholders(about: dict[str, Any], pod: Pod) -> Pod:
+    """The manifest of the copy, whose containers begin as placeholders."""
+    pod = without_place(pod)
+    spec = pod["spec"]
+    path = str(PLACES / about["place"])
+    spec["volumes"].append({"name": VOLUME, "hostPath": {"path": path, "type": "Directory"}})
+    for container in lasting_containers(spec):
+        told = about["containers"][container["name"]]["direct"]
+        container["command"] = [PROGRAM, *(_literal(one) for one in told["command"])]
+        container.pop("args", None)
+        container["volumeMounts"].append(
+            {
+                "name": VOLUME,
+                "mountPath": PLACE,
+                "subPath": container["name"],
+                "readOnly": True,
+            }
+        )
+    # A Service is not to lead to it before the application is there; labels come after the commit.
+    pod["metadata"]["labels"] = {}
+    return pod
+
+
+def name_of_place(about: dict[str, Any]) -> str:
+    """Of the copy's; the source may have one of its own on another node."""
+    return f"{about['namespace']}_{about['copy']}_{about['uid']}"
+
+
+def _literal(word: str) -> str:
+    """As it is: the API takes $(NAME) for a variable, and has done so already."""
+    return word.replace("$", "$$")
+
+
+def _place_of(pod: Pod) -> str:
+    for volume in pod["spec"].get("volumes", []):
+        path = str(volume.get("hostPath", {}).get("path", ""))
+        if volume["name"] == VOLUME and path.startswith(f"{PLACES}/"):
+            return path.rpartition("/")[2]
+    return ""
+
+
+def _is_mounted(containers: list[dict[str, Any]]) -> bool:
+    mounts = [
+        one["mountPath"] for container in containers for one in container.get("volumeMounts", [])
+    ]
+    return any(mount.rstrip("/") == PLACE for mount in mounts)
