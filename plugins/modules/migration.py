@@ -165,10 +165,14 @@ overflow_packets:
   description: Packets that did not fit the buffer and were dropped.
   returned: when moved
   type: int
+method:
+  description: How the pod was moved, V(direct) or V(kubelet).
+  returned: for a pod that is not on its destination yet
+  type: str
 way:
   description:
     - How the copy of a pod comes by its checkpoint. V(waiting) is made before the hold, and its
-      runtime waits for the image.
+      runtime waits for the image; V(cold) is made inside it. V(direct) needs no image.
   returned: for a pod that is not on its destination yet
   type: str
   sample: waiting

@@ -56,7 +56,7 @@ def _loaded(program: str) -> tuple[str, str, tuple[str, ...]]:
     words = [line.split() for line in run(["ldd", found]).splitlines()]
     libraries = [os.path.realpath(line[2]) for line in words if line[1:2] == ["=>"]]
     loader = next(line[0] for line in words if line[0].startswith("/") and "ld" in line[0])
-    directories = tuple(dict.fromkeys(os.path.dirname(one) for one in libraries))
+    directories = tuple(dict.fromkeys(str(Path(one).parent) for one in libraries))
     return os.path.realpath(found), os.path.realpath(loader), directories
 
 
@@ -164,13 +164,13 @@ def show_own_processes(process: Path) -> None:
 
 def _cover(at: str, kind: str) -> None:
     """As a container's runtime hides a file or directory of /proc, or makes it read-only."""
-    if not os.path.exists(at):
+    if not Path(at).exists():
         return
     if kind == "proc":
         flags = _BIND | _NO_SUID | _NO_DEVICES | _NO_EXEC
         _mount(at, at, "", _BIND | _RECURSIVE)
         _mount("", at, "", flags | _REMOUNT | _READ_ONLY)
-    elif os.path.isdir(at):
+    elif Path(at).is_dir():
         _mount("tmpfs", at, "tmpfs", _READ_ONLY)
     else:
         _mount("/dev/null", at, "", _BIND)

@@ -28,7 +28,7 @@ from ..door import Door
 from ..direct.application import look as look_at_application
 from ..direct.application import refused as direct_refused
 from ..direct.mover import DirectMover
-from ..direct.place import PodPlace
+from ..direct.place import PodPlace, collect
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
@@ -476,6 +476,7 @@ class KubernetesPod(Workload):
         place = about["source_place"] if is_source else about.get("place", "")
         if place:
             PodPlace(place).remove()
+        collect()
 
     def _end_serving(self, about: About) -> None:
         """Of this helper, and of one that has died."""

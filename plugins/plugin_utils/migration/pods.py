@@ -78,7 +78,10 @@ FATAL = {
 
 
 def with_cluster(
-    workload: Workload, helpers: Mapping[str, NodeHelper], kubeconfig: str, method: str
+    workload: Workload,
+    helpers: Mapping[str, NodeHelper],
+    kubeconfig: str,
+    method: str = "kubelet",
 ) -> dict[str, NodeHelper]:
     """For a pod, helpers that know the cluster, one session for all; else those that are given."""
     if not isinstance(workload, KubernetesPod):
