@@ -81,7 +81,7 @@ def test_moves_fail_and_succeed_and_a_restart_is_ordinary(
     assert places(cluster)[destination] == ""
 
     # Where the helper of the destination dies, it is the next run that ends what it has left.
-    assert move(cluster, fault="restore:destination").failure["code"] == "helper_lost"
+    assert move(cluster, fault="transfer:destination").failure["code"] == "helper_lost"
     assert [client.seen()["errors"] for client in clients] == [[], [], []]
     moved = move(cluster).must_succeed().outcome
     assert moved["recovered"] == "rolled back"
