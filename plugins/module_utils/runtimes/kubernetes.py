@@ -24,11 +24,11 @@ from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
 from ..cri.found import container_runtime
 from ..cri.kubelet_process import kubelet_root
 from ..criu import check_criu, check_space, complaints
-from ..door import Door
 from ..direct.application import look as look_at_application
 from ..direct.application import refused as direct_refused
 from ..direct.mover import DirectMover
 from ..direct.place import PodPlace, collect
+from ..door import Door
 from ..errors import FlowferryError
 from ..oci.checkpoint import build_image
 from ..oci.server import ImageServer
