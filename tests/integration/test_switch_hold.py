@@ -280,6 +280,78 @@ def test_only_the_primary_sends_many_packets_at_once(lab: tuple[Bench, Controlle
     assert int(sent) == 0
 
 
+def held_pings(made: Bench, count: int) -> None:
+    """Requests to the server, which a hold has kept or will keep."""
+    client, server = made.hosts
+    assert ping(client, server.address, count, seconds=0.1) == 0
+
+
+def test_held_packets_come_many_at_once_in_order(lab: tuple[Bench, Controller]) -> None:
+    """By flowferry.Packets, whoever receives them so gets none on the stream."""
+    made, controller = lab
+    client, server = made.hosts
+    count = 1000
+    controller.insert("hold_to", {"address": server.address}, "buffer")
+    got: list[bytes] = []
+    session = Session.open(made.switch.address, election_id=2)
+    with session:
+        session.on_packet(lambda payload, _: got.append(payload[-4:]))
+        assert session._reception and session._reception.is_alive
+        code = (
+            "import socket\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"for n in range({count}): s.sendto(n.to_bytes(4), ('{server.address}', 7001))\n"
+        )
+        client.run("python3", "-c", code)
+        wait_until("all have come", lambda: len(got) >= count)
+    assert got == [number.to_bytes(4) for number in range(count)]
+    assert session.error is None and not session._reception.is_alive
+
+
+def test_packets_are_on_the_stream_again_when_they_are_not_taken_at_once(
+    lab: tuple[Bench, Controller],
+) -> None:
+    made, controller = lab
+    controller.insert("hold_to", {"address": made.hosts[1].address}, "buffer")
+    taken: list[p4r.PacketIn] = []
+    with grpc.insecure_channel(made.switch.address) as channel:
+        reception = PacketClient(channel).receive(
+            lambda message: taken.extend(message.packets),
+            device_id=1,
+            election_id=controller.election_id(),
+        )
+        assert reception.decided.wait(DEADLINE) and reception.is_alive
+        held_pings(made, 1)
+        wait_until("it has come", lambda: len(taken) == 1)
+        assert controller.packets.empty()
+        reception.cancel()
+        wait_until("the call has ended", lambda: not reception.is_alive)
+
+    def is_on_the_stream() -> bool:
+        held_pings(made, 1)
+        return not controller.packets.empty()
+
+    wait_until("the switch has seen the end", is_on_the_stream)
+
+
+def test_who_receives_many_packets_at_once_is_the_primary_as_long_as_its_stream(
+    lab: tuple[Bench, Controller],
+) -> None:
+    made, controller = lab
+    with grpc.insecure_channel(made.switch.address) as channel:
+        packets = PacketClient(channel)
+        primary = {"device_id": 1, "election_id": controller.election_id()}
+        for who in ({"device_id": 1}, {**primary, "device_id": 2}, {**primary, "role": "other"}):
+            refused = packets.receive(lambda _: None, **who)
+            assert refused.decided.wait(DEADLINE)
+            wait_until("it has ended", lambda call=refused: not call.is_alive)
+            assert packets.is_served
+        reception = packets.receive(lambda _: None, **primary)
+        assert reception.decided.wait(DEADLINE) and reception.is_alive
+        controller.close()
+        wait_until("it ends with the stream", lambda: not reception.is_alive)
+
+
 def test_guard_drops_by_port_and_source(lab: tuple[Bench, Controller]) -> None:
     made, controller = lab
     client, server = made.hosts

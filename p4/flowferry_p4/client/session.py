@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 from finsy.proto import U128, p4i, p4r, p4r_grpc, rpc_code
 
-from ..packet_service import PacketClient
+from ..packet_service import PacketClient, Reception
 from .connection import WRITE_METADATA, Peer, Tls, open_channel
 from .entries import Counter, Entry, Update
 from .errors import BadValue, NoPipeline, NotPrimary, OtherPipeline, P4Error, SwitchUnreachable
@@ -58,6 +58,7 @@ class Session:
         self._channel = channel
         self._stub = p4r_grpc.P4RuntimeStub(channel)
         self._packets = PacketClient(channel)
+        self._reception: Reception | None = None
         self._schema: Schema | None = None
         self._stream: _Stream | None = None
 
@@ -123,6 +124,8 @@ class Session:
 
     def close(self) -> None:
         """End the session; the switch has seen the end when this returns."""
+        if self._reception is not None:
+            self._reception.cancel()
         if self._stream is not None:
             self._stream.finish()
         self.closed.set()
@@ -370,10 +373,33 @@ class Session:
     def on_packet(self, callback: PacketCallback | None) -> None:
         """Have packets from the switch delivered, in order; None stops it.
 
+        Many at once where the switch gives them so (flowferry.Packets), otherwise on the stream.
         Packets that arrive while no callback is set are dropped.
         """
         stream = self._writable_stream()
         stream.packet_in = (self.schema, callback) if callback is not None else None
+        is_received = self._reception is not None and self._reception.is_alive
+        if callback is not None and self._packets.is_served and not is_received:
+            self._receive_many(stream)
+
+    def _receive_many(self, stream: _Stream) -> None:
+        self._reception = self._packets.receive(
+            lambda message: stream.deliver(message.packets), **self._who(stream)
+        )
+        if not self._reception.decided.wait(self.timeout):
+            self._reception.cancel()
+            raise SwitchUnreachable(
+                f"{self.peer}: no answer to the request for packets in time; "
+                "check the way to the switch, or raise the timeout"
+            )
+
+    def _who(self, stream: _Stream) -> dict[str, Any]:
+        """As flowferry.Packets has to be told who asks."""
+        return {
+            "device_id": self.peer.device_id,
+            "role": self._role or "",
+            "election_id": U128.encode(stream.election_id),
+        }
 
     def send_packet(self, payload: bytes, metadata: Mapping[str, object]) -> None:
         self.send_packets([(payload, metadata)])
@@ -402,9 +428,7 @@ class Session:
                 payloads,
                 self.schema.encode_packet(b"", metadata).metadata,
                 self.timeout,
-                device_id=self.peer.device_id,
-                role=self._role or "",
-                election_id=U128.encode(stream.election_id),
+                **self._who(stream),
             )
         except grpc.RpcError as error:
             failure = self.peer.error(error, "sending packets")
@@ -493,7 +517,7 @@ class _Stream:
     def _handle(self, message: p4r.StreamMessageResponse) -> None:
         kind = message.WhichOneof("update")
         if kind == "packet":
-            self._deliver(message.packet)
+            self.deliver((message.packet,))
         elif kind == "arbitration":
             with self._changed:
                 code = message.arbitration.status.code
@@ -506,15 +530,17 @@ class _Stream:
             self._session.stream_errors.append(message.error.message)
             _log.warning("%s: %s", self._session.peer, message.error.message)
 
-    def _deliver(self, packet: p4r.PacketIn) -> None:
-        if self.packet_in is None:
-            return
-        schema, callback = self.packet_in
-        try:
-            callback(packet.payload, schema.decode_packet(packet))
-        except Exception:
-            # The stream must live on: the next packets and the arbitration depend on it.
-            _log.exception("%s: the packet callback failed", self._session.peer)
+    def deliver(self, packets: Iterable[p4r.PacketIn]) -> None:
+        """Give packets to whoever wants them."""
+        for packet in packets:
+            if self.packet_in is None:
+                return
+            schema, callback = self.packet_in
+            try:
+                callback(packet.payload, schema.decode_packet(packet))
+            except Exception:
+                # The stream must live on: the next packets and the arbitration depend on it.
+                _log.exception("%s: the packet callback failed", self._session.peer)
 
     def _explain(self, error: grpc.RpcError) -> P4Error:
         peer = self._session.peer

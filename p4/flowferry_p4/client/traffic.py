@@ -132,10 +132,14 @@ class EndpointTraffic:
 
     # -- hold
 
-    def hold_ingress(self) -> None:
-        """Keep back what goes to the endpoint, from now on in this session."""
+    def listen(self) -> None:
+        """Have what is held come here. To begin with that takes a round trip, before the hold."""
         if self._action == "buffer":
             self.session.on_packet(self.buffer.add)
+
+    def hold_ingress(self) -> None:
+        """Keep back what goes to the endpoint, from now on in this session."""
+        self.listen()
         self._ensure([self._hold("hold_to", address) for address in self.addresses])
 
     def hold_egress(self) -> None:

@@ -3,62 +3,18 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 from finsy.proto import p4r
 
+from .controller import Controller
 from .rpc_errors import RpcFailure, invalid
-
-BUDGET = 64 << 20
-"""Bytes of packet-ins that wait for a controller; what comes on top is dropped and counted."""
 
 
 def election_number(message: p4r.Uint128) -> int:
     return int(message.high) << 64 | int(message.low)
-
-
-_MAY_BE_LOST = ("packet", "digest", "idle_timeout_notification")
-
-
-@dataclass(eq=False)
-class Controller:
-    """One open stream."""
-
-    role: str = ""
-    election_id: int | None = None  # None: not asked yet, or never primary
-    joined: bool = False
-    outbox: queue.Queue[p4r.StreamMessageResponse | RpcFailure | None] = field(
-        default_factory=queue.Queue
-    )
-    lost: int = 0
-    """Packets that found no room since the last that did."""
-    _waiting: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def send(self, message: p4r.StreamMessageResponse) -> None:
-        """Queue what has to arrive."""
-        self.outbox.put(message)
-
-    def send_or_lose(self, message: p4r.StreamMessageResponse) -> bool:
-        """Queue what may be lost; False when the controller reads too slowly to take more."""
-        size = message.ByteSize()
-        with self._lock:
-            if self._waiting + size > BUDGET:
-                self.lost += 1
-                return False
-            self._waiting += size
-            self.lost = 0
-        self.outbox.put(message)
-        return True
-
-    def sent(self, message: p4r.StreamMessageResponse) -> None:
-        """A message is on its way: there is room again."""
-        if message.WhichOneof("update") in _MAY_BE_LOST:
-            with self._lock:
-                self._waiting -= message.ByteSize()
 
 
 @dataclass
@@ -125,6 +81,7 @@ class Arbitration:
             controller.send(self._notice(controller, role))
 
     def leave(self, controller: Controller) -> None:
+        controller.end_batches()
         with self._lock:
             if controller not in self._controllers:
                 return
@@ -159,8 +116,8 @@ class Arbitration:
             update.status.message = "there is no primary"
         return response
 
-    def check_primary(self, role: str, election: p4r.Uint128) -> None:
-        """Refuse a write that does not come from the primary of its role."""
+    def check_primary(self, role: str, election: p4r.Uint128) -> Controller:
+        """The primary of the role; a write that does not come from it is refused."""
         asked = election_number(election)
         with self._lock:
             self.check_role(role)
@@ -172,6 +129,7 @@ class Arbitration:
                     grpc.StatusCode.PERMISSION_DENIED,
                     f"election id {asked} is not the primary's ({state.primary.election_id})",
                 )
+            return state.primary
 
     def check_role(self, role: str) -> None:
         """Refuse a role that nobody has ever had; the empty one always exists."""

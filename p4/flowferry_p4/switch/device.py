@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import grpc
 from finsy.proto import p4r
 
-from .arbitration import Arbitration, Controller
+from .arbitration import Arbitration
 from .compiler import DROP_REASONS
+from .controller import Controller
 from .errors import PortError, SwitchError
 from .packet_io import PacketIO
 from .pins import Pins

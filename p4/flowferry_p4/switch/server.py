@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import grpc
 from finsy.proto import p4r, p4r_grpc
 
 from ..packet_service import packet_handler
-from .arbitration import Controller
+from .controller import Box, Controller
 from .device import Switch
 from .errors import PortError, SwitchError
 from .port_service import port_handler
@@ -23,8 +24,9 @@ from .rpc_errors import RpcFailure, abort, abort_batch
 
 API_VERSION = "1.5.0"
 STREAMS = 64
-"""Controllers that may be connected at once; each stream occupies a thread."""
-_WORKERS = STREAMS + 16
+"""Controllers that may be connected at once; each stream occupies a thread, and another one where
+it has its packets come by flowferry.Packets."""
+_WORKERS = 2 * STREAMS + 16
 _READ_CHUNK = 500
 
 _Response = p4r.GetForwardingPipelineConfigRequest
@@ -182,6 +184,21 @@ class P4Runtime(p4r_grpc.P4RuntimeServicer):
         except RpcFailure as failure:
             abort(context, failure)
 
+    def receive_packets(
+        self, request: Any, context: grpc.ServicerContext
+    ) -> Iterator[list[p4r.PacketIn]]:
+        """Receive of flowferry.Packets."""
+        try:
+            self._check_device(request.device_id)
+            with self.switch.lock:
+                arbitration = self.switch.arbitration
+                controller = arbitration.check_primary(request.role, request.election_id)
+        except RpcFailure as failure:
+            abort(context, failure)
+        box: Box = queue.SimpleQueue()
+        context.add_callback(lambda: box.put(None))
+        yield from controller.batches(box)
+
     def _check_device(self, device_id: int) -> None:
         if device_id != self.switch.device_id:
             raise RpcFailure(
@@ -246,7 +263,7 @@ def start_server(
     service = P4Runtime(switch)
     p4r_grpc.add_P4RuntimeServicer_to_server(service, server)
     server.add_generic_rpc_handlers(
-        (port_handler(switch.ports), packet_handler(service.send_packets))
+        (port_handler(switch.ports), packet_handler(service.send_packets, service.receive_packets))
     )
     try:
         if tls:

@@ -89,6 +89,11 @@ class Several:
         self._plan = plan
         self.released_at = 0.0
 
+    def listen(self) -> None:
+        """At both nodes: what is held there comes here."""
+        for end in ENDS:
+            self._places[end].surely(lambda traffic: traffic.listen())
+
     def hold_ingress(self) -> None:
         """At the source's node; at both, once the redirect may have begun."""
         for end in ENDS if self._plan.get("held_everywhere") else ["source"]:

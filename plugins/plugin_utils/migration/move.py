@@ -153,6 +153,7 @@ class Move:
             self.journal.write(self.plan, "prepare")
         self.source.call("prepare_source", about=about, host=peer["address"], port=peer["port"])
         self.strategy.prepare()
+        self.traffic.listen()
 
     def _copy_volumes(self) -> None:
         """All but the last difference, while the source serves; that takes as long as it takes."""

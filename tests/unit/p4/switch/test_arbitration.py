@@ -6,7 +6,8 @@ from __future__ import annotations
 import grpc
 import pytest
 from finsy.proto import p4r
-from flowferry_p4.switch.arbitration import Arbitration, Controller
+from flowferry_p4.switch.arbitration import Arbitration
+from flowferry_p4.switch.controller import Controller
 from flowferry_p4.switch.rpc_errors import RpcFailure
 
 OK, NOT_FOUND, EXISTS = 0, 5, 6

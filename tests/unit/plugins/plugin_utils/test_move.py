@@ -122,6 +122,9 @@ class Traffic:
         self.buffer = SimpleNamespace(packets=0, overflow=0)
         self.released_at = 0.0
 
+    def listen(self) -> None:
+        """Nothing changes at the switch."""
+
     def hold_ingress(self) -> None:
         self.world.do("hold_ingress", {"holds": self.world.holds | {"to"}})
 
