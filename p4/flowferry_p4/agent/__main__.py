@@ -135,6 +135,7 @@ class Agent:
             lambda: self.source.cluster(),
             self.loop.wake,
             options.program,
+            options.resync,
         )
         self._stack.callback(self.switch.close)
         self.operations = Operations(self.records, self.switch)

@@ -8,7 +8,7 @@ known in the cluster and, for what leaves it, the first one that is known outsid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from flowferry_p4.client import Entry
@@ -34,21 +34,26 @@ def keys_of(virtual: Virtual) -> Iterator[Entry]:
 
 
 def find_answers(
-    virtuals: Iterable[Virtual],
+    virtuals: Sequence[Virtual],
     service_id: NumberOf,
     backend_id: Callable[[str, int], int],
     moving: frozenset[str],
+    claimed: Collection[Claim] | None = None,
+    only: Collection[Claim] | None = None,
 ) -> list[Entry]:
-    """Entries for all backends, but for addresses that are moving."""
+    """Entries for all backends, or ``only`` for some, but for addresses that are moving.
+
+    ``claimed`` are all virtual addresses, where these are not all.
+    """
     known: dict[Claim, _Known] = {}
-    claimed = set()
+    if claimed is None:
+        claimed = {virtual.claim for virtual in virtuals}
     for virtual in virtuals:
-        claimed.add(virtual.claim)
         number = service_id(virtual)
         for address, port in virtual.known:
-            if address in moving:
-                continue
             claim = address, virtual.protocol, port
+            if address in moving or (only is not None and claim not in only):
+                continue
             one = known.setdefault(claim, _Known(backend_id(address, port)))
             if virtual.announcers is None:
                 one.inside = one.inside or number

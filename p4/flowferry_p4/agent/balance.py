@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from flowferry_p4.client import Entry
 from flowferry_p4.client.traffic import Address
@@ -26,24 +27,34 @@ class Balance:
     problems: list[Problem] = field(default_factory=list)
     deferred: list[str] = field(default_factory=list)
     """Services that stay as the switch has them, since one of their backends is moving."""
+    served: list[Virtual] = field(default_factory=list)
+    numbered: Numbered | None = None
+    """Who knows the numbers of what is served."""
+
+
+class Numbered(Protocol):
+    """Where services and backends have their numbers from."""
+
+    def service_number(self, virtual: Virtual) -> int: ...
+
+    def backend_number(self, address: str, port: int) -> int: ...
 
 
 def find_balance(virtuals: Sequence[Virtual], present: Tables, sizes: Mapping[str, int]) -> Balance:
     """What there should be."""
-    found = Balance()
     state = _Present(present)
+    found = Balance(numbered=state)
     moving = present.moving()
     kept = {v.service for v in virtuals if moving and moving & state.addresses_of(v)}
     budget = _Budget(sizes)
-    served = []
     for virtual in virtuals:
-        entries = state.chain(virtual) if virtual.service in kept else _chain(virtual, state)
+        entries = state.chain(virtual) if virtual.service in kept else chain_of(virtual, state)
         if problem := budget.take(virtual, [*entries, *keys_of(virtual)]):
             found.problems.append(problem)
             continue
         found.entries += entries
-        served.append(virtual)
-    found.entries += find_answers(served, state.service_number, state.backend_number, moving)
+        found.served.append(virtual)
+    found.entries += find_answers(found.served, state.service_number, state.backend_number, moving)
     found.entries += answers_of_moving(present, moving)
     found.deferred = sorted(kept)
     return found
@@ -125,7 +136,7 @@ def _virtual_address(virtual: Virtual, number: int) -> Entry:
     )
 
 
-def _chain(virtual: Virtual, state: _Present) -> list[Entry]:
+def chain_of(virtual: Virtual, state: Numbered) -> list[Entry]:
     """A service without backends has an entry nevertheless: its packets go nowhere else.
 
     Backends that get no new flows are there too, for the flows that they have.

@@ -15,6 +15,7 @@ from flowferry_p4.switch.port_service import PortClient
 
 from .attach import attach, detach, missing
 from .links import Attachment, Settings
+from .memory import Memory
 from .objects import Cluster
 from .reconcile import Result, reconcile
 from .session import open_session
@@ -33,10 +34,12 @@ class NodeSwitch:
         cluster: Callable[[], Cluster],
         lost: Callable[[], None] = lambda: None,
         program: Path | None = None,
+        resync: float = 30.0,
     ) -> None:
         """``lost`` is called when a session ends, by whatever: the switch may begin anew.
 
-        ``program`` is a directory with what a switch is given that has none.
+        ``program`` is a directory with what a switch is given that has none; ``resync`` how often
+        (seconds) all of the switch is read, where that is quick.
         """
         self.address = address
         self.settings = settings
@@ -44,6 +47,7 @@ class NodeSwitch:
         self._cluster = cluster
         self._lost = lost
         self._program = program
+        self._memory = Memory(resync)
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._session: Session | None = None
@@ -74,7 +78,7 @@ class NodeSwitch:
     def reconcile(self, attachments: Callable[[], Sequence[Attachment]]) -> Result:
         """A pass; pods that come and go do so before or after what it does with routes."""
         session, cluster = self.session(), self._cluster()
-        return reconcile(session, cluster, attachments, self.settings, self._writing)
+        return reconcile(session, cluster, attachments, self.settings, self._writing, self._memory)
 
     # -- for the CNI plugin
 

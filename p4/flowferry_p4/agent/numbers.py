@@ -30,6 +30,15 @@ class Numbers:
             self._taken.add(number)
         return self._known[thing]
 
+    def give(self, thing: Hashable, number: int) -> None:
+        self._known[thing] = number
+        self._taken.add(number)
+
+    def forget(self, thing: Hashable) -> None:
+        """Its number is free, if it has one."""
+        if thing in self._known:
+            self._taken.discard(self._known.pop(thing))
+
     def _free_from(self, first: int) -> int:
         for number in chain(range(first, LARGEST + 1), range(1, first)):
             if number not in self._taken:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the cluster to the switch: what there should be, and the writes that bring it about.
 
-Every pass begins with a read of the switch. What it has is never taken from memory, so a pass that
-was cut short, an agent or a switch that was started again, and entries that somebody else has
-written are all the same case: a difference.
+A pass that was cut short, an agent or a switch that was started again, and entries that somebody
+else has written are all the same case: the switch is read, and differs. As long as nothing of that
+kind is to be thought of, a pass takes what the switch has of Services from a record, and computes
+only what a change touches (memory.py); routes and what migrations have written it always reads.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,15 +17,19 @@ from dataclasses import dataclass, field
 from flowferry_p4.client import Entry, Session, Update
 
 from .announce import announce
-from .balance import find_balance
+from .balance import Balance, find_balance
 from .links import Attachment, Settings, address_of, find_links
+from .memory import Memory
 from .objects import Cluster
 from .problems import Problem
+from .record import Record, count
 from .tables import LINKS, OWNED, Tables
 from .virtual import Virtuals, find_virtuals
 
 # One request stays well within gRPC's 4 MiB, however many entries there are.
 _BATCH = 4096
+# So many virtual addresses at a time: the entries of all at once would take hundreds of MB.
+_STEP = 64
 
 Groups = Sequence[Sequence[str]]
 """Names of tables, in the order of their inserts."""
@@ -61,10 +67,10 @@ def desired(
     """
     virtuals = find_virtuals(cluster, settings.node)
     links = desired_links(cluster, attachments, settings, present, virtuals)
-    balance = desired_balance(present, sizes, virtuals)
+    balance = find_balance(virtuals.served, present, sizes)
     return Desired(
         Tables([*links.entries, *balance.entries]),
-        [*links.problems, *balance.problems],
+        [*links.problems, *virtuals.problems, *balance.problems],
         balance.deferred,
     )
 
@@ -82,13 +88,6 @@ def desired_links(
     for entry in _links_of(present.moving(), entries, present):
         entries.replace(entry, present.get(entry))
     return Desired(entries, links.problems)
-
-
-def desired_balance(present: Tables, sizes: Mapping[str, int], virtuals: Virtuals) -> Desired:
-    """Of the other tables."""
-    balance = find_balance(virtuals.served, present, sizes)
-    problems = [*virtuals.problems, *balance.problems]
-    return Desired(Tables(balance.entries), problems, balance.deferred)
 
 
 def _links_of(moving: frozenset[str], *tables: Tables) -> list[Entry]:
@@ -143,8 +142,11 @@ def reconcile(
     attachments: Callable[[], Sequence[Attachment]],
     settings: Settings,
     pods: AbstractContextManager[object] | None = None,
+    memory: Memory | None = None,
 ) -> Result:
     """One pass: read, compare, write the difference. Raises P4Error where the switch refuses.
+
+    With ``memory``, which this switch alone has, much is not read: see there.
 
     Routes and answers are written first, all else next, and routes that nobody needs go last. While
     it has to do with routes it holds ``pods``, a lock that pods which come and go take, too; the
@@ -154,13 +156,19 @@ def reconcile(
     API says only after its own writes, so for an address that is about to be held there is nothing
     to write.
     """
-    one = _Pass(session, cluster, attachments, settings, pods or nullcontext())
+    memory = memory or Memory()
+    record = memory.take(session)
+    one = _Pass(session, cluster, attachments, settings, pods or nullcontext(), memory)
     surplus = one.link(and_remove=False)
-    balance = one.balance()
+    if record is None or one.is_doubtful or not one.has_room():
+        balance, record = one.balance()
+    else:
+        balance = one.advance(record)
     if surplus:
         one.link(and_remove=True)
+    memory.put(session, record)
     problems = [*one.links.problems, *balance.problems]
-    entries = len(one.links.entries) + len(balance.entries)
+    entries = len(one.links.entries) + one.balanced
     return Result(one.writes, entries, problems, balance.deferred)
 
 
@@ -172,13 +180,21 @@ class _Pass:
         attachments: Callable[[], Sequence[Attachment]],
         settings: Settings,
         pods: AbstractContextManager[object],
+        memory: Memory,
     ) -> None:
         self._session = session
         self._cluster = cluster
         self._attachments = attachments
         self._settings = settings
         self._pods = pods
-        self._virtuals = find_virtuals(cluster, settings.node)
+        self._memory = memory
+        self._virtuals = find_virtuals(cluster, settings.node, memory.expanded)
+        self._sizes = {name: table.size for name, table in session.schema.tables.items()}
+        self._counts = count(self._virtuals.served)
+        self.balanced = 0
+        """Entries that are wanted beside the links."""
+        self.is_doubtful = False
+        """Whether a migration is under way, or the switch has lost even its routes."""
         self.links = Desired(Tables())
         self.writes = 0
 
@@ -187,6 +203,8 @@ class _Pass:
         groups = (LINKS,)
         with self._pods:
             present = Tables.read(self._session, LINKS)
+            lost = not any(present.of(*LINKS))
+            self.is_doubtful = self.is_doubtful or lost or bool(present.moving())
             self.links = desired_links(
                 self._cluster, self._attachments(), self._settings, present, self._virtuals
             )
@@ -196,14 +214,42 @@ class _Pass:
                 self._write(gone)
         return bool(gone)
 
-    def balance(self) -> Desired:
+    def has_room(self) -> bool:
+        """Whether nothing has to be left out."""
+        return all(number <= self._sizes.get(table, 0) for table, number in self._counts.items())
+
+    def balance(self) -> tuple[Balance, Record | None]:
+        """All else, after a read of all of it; and a record, where one holds true."""
+        began = time.monotonic()
         groups = OWNED[1:]
         present = Tables.read(self._session, *groups)
-        sizes = {name: table.size for name, table in self._session.schema.tables.items()}
-        found = desired_balance(present, sizes, self._virtuals)
-        self._write(additions(present, found.entries, groups))
-        self._write(removals(present, found.entries, groups))
-        return found
+        moving = present.moving()
+        if not any(present.of(*(name for group in groups for name in group))) and self.has_room():
+            record = Record()
+            found = self.advance(record)
+        else:
+            found = find_balance(self._virtuals.served, present, self._sizes)
+            wanted = Tables(found.entries)
+            self._write(additions(present, wanted, groups))
+            self._write(removals(present, wanted, groups))
+            self.balanced = len(wanted)
+            record = Record(found.served, found.numbered)
+            found.problems[:0] = self._virtuals.problems
+        self._memory.has_read(time.monotonic() - began)
+        whole = not moving and len(record.virtuals) == len(self._virtuals.served)
+        return found, record if whole else None
+
+    def advance(self, record: Record) -> Balance:
+        """Only what has changed since the record was made, some virtual addresses at a time."""
+        groups = OWNED[1:]
+        wanted = {virtual.claim: virtual for virtual in self._virtuals.served}
+        changed = record.changed(wanted)
+        for start in range(0, len(changed), _STEP):
+            before, after = record.advance(changed[start : start + _STEP], wanted)
+            self._write(additions(before, after, groups))
+            self._write(removals(before, after, groups))
+        self.balanced = self._counts.total()
+        return Balance(problems=list(self._virtuals.problems))
 
     def _write(self, batches: list[list[Update]]) -> None:
         for batch in batches:

@@ -43,6 +43,8 @@ class Virtual:
     """How long a client stays with its backend, in the switch's units; 0: flows alone do."""
     stays: bool = False
     """What comes from outside is served by the node that it comes to, and by no other."""
+    order: tuple[str, str, int] = ("", "", 0)
+    """Its place among all others."""
 
     @property
     def claim(self) -> Claim:
@@ -55,8 +57,17 @@ class Virtuals:
     problems: list[Problem] = field(default_factory=list)
 
 
-def find_virtuals(cluster: Cluster, node: str) -> Virtuals:
-    """What this node's switch serves, older Services first."""
+Expanded = dict[str, tuple[Service, list[Slice], tuple[str, ...], list[Virtual]]]
+"""What became of each Service, and of what: it is the same as long as that is."""
+
+
+def find_virtuals(cluster: Cluster, node: str, expanded: Expanded | None = None) -> Virtuals:
+    """What this node's switch serves, older Services first.
+
+    ``expanded`` is what the last call left there, for the same node.
+    """
+    before = {} if expanded is None else dict(expanded)
+    now: Expanded = {}
     found = Virtuals()
     taken: dict[Claim, str] = {}
     answering: dict[Claim, Virtual] = {}
@@ -68,7 +79,11 @@ def find_virtuals(cluster: Cluster, node: str) -> Virtuals:
         if refused := _refuse_service(service):
             found.problems.append(refused)
             continue
-        for virtual in _of_service(service, slices.get(service.name, []), node, ready):
+        given = service, slices.get(service.name, []), ready
+        known = before.get(service.name)
+        virtuals = known[3] if known and known[:3] == given else list(_of_service(*given, node))
+        now[service.name] = (*given, virtuals)
+        for virtual in virtuals:
             problem = _refuse_virtual(virtual, taken, answering)
             if problem:
                 found.problems.append(problem)
@@ -77,6 +92,9 @@ def find_virtuals(cluster: Cluster, node: str) -> Virtuals:
             if virtual.announcers is not None and not virtual.stays:
                 answering.update({(a, virtual.protocol, p): virtual for a, p in virtual.known})
             found.served.append(virtual)
+    if expanded is not None:
+        expanded.clear()
+        expanded.update(now)
     return found
 
 
@@ -127,13 +145,15 @@ def _refuse_virtual(
 
 
 def _of_service(
-    service: Service, slices: Sequence[Slice], node: str, ready_nodes: tuple[str, ...]
+    service: Service, slices: Sequence[Slice], ready_nodes: tuple[str, ...], node: str
 ) -> Iterator[Virtual]:
     """Outside addresses first: those of them that cannot be served are missed the most."""
     outside = [(address, True) for address in service.outside_addresses]
     inside = [(address, False) for address in service.cluster_addresses]
+    place = 0
     for address, is_outside in outside + inside:
         for port in service.ports:
+            place += 1
             known = _endpoints(slices, port, ip_address(address).version)
             local = service.outside_local if is_outside else service.cluster_local
             announcers = None
@@ -151,6 +171,7 @@ def _of_service(
                 announcers,
                 _units(service.client_timeout),
                 is_outside and local,
+                (service.created, service.name, place),
             )
 
 
