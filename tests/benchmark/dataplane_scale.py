@@ -141,7 +141,8 @@ class Switched:
         self.node.agent = self.node.start_agent()
 
     def services(self) -> int:
-        return len(self.node.entries("service"))
+        """Without the entries for backends' own addresses, which come with the Services."""
+        return sum("service_id" in entry for entry in self.node.entries("service"))
 
     def memory(self) -> dict[str, int]:
         switch = self.node.switch.process.pid
