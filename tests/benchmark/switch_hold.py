@@ -16,8 +16,8 @@ PAYLOAD = 1400
 HELD = 64 << 20
 """Bytes of frames that a hold has to keep."""
 BUDGET = 80 << 20
-RATE = 8_000
-"""Packets in a second: 90 Mbit/s, which a controller in Python keeps up with."""
+RATE = 20_000
+"""Packets in a second: 220 Mbit/s, which a controller in Python keeps up with."""
 SMALL_BUDGET = 1 << 20
 OVERFLOWING = 2_000
 
