@@ -21,6 +21,8 @@ from flowferry_p4.switch.dataplane import Dataplane
 _LOOPBACK = 1
 _REDIRECT = "bpf_redirect(interface, 0)"
 _PORT = 1 << 16
+# struct bpf_prog_info, and in it verified_insns (from Linux 5.16 on).
+_INFO_SIZE, _VERIFIED = 232, 216
 
 
 class _Options(ctypes.Structure):
@@ -83,6 +85,18 @@ class TestRun:
         if options.retval < _PORT:
             return None
         return options.retval - _PORT, out.raw[: options.data_size_out]
+
+    def verified(self) -> int:
+        """Instructions that the kernel's verifier has followed, on all paths together."""
+        info = (ctypes.c_ubyte * _INFO_SIZE)()
+        size = ctypes.c_uint32(_INFO_SIZE)
+        code = self._library.bpf_obj_get_info_by_fd(
+            self.dataplane.program_fd, info, ctypes.byref(size)
+        )
+        if code:
+            raise OSError(-code, os.strerror(-code))
+        (followed,) = struct.unpack_from("=I", info, _VERIFIED)
+        return int(followed)
 
     def only_drop(self) -> str:
         """The one reason for which the target itself dropped packets."""

@@ -90,7 +90,7 @@ class DirectMover:
             told = about["containers"][container.name]["direct"]["streams"]
             streams = {
                 pipe: os.open(f"/proc/{container.pid}/fd/{number}", os.O_WRONLY)
-                for pipe, number in {pipe: number for number, pipe in told.items()}.items()
+                for number, pipe in told.items()
             }
             service = CriuInside(container.pid, streams, joins=True)
             self._services[container.name] = service

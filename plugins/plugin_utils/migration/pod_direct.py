@@ -52,7 +52,7 @@ def refuse(pod: Pod) -> None:
         ),
         f"the kubelet would end the placeholder within {PATIENCE} s, by {', '.join(hasty)}": hasty,
         f"its postStart hooks would be run once more: {', '.join(hooks)}": hooks,
-        f"it has a volume at {PLACE}": _place_of(pod) == "" and _is_mounted(containers),
+        f"it has a volume at {PLACE}": place_of(pod) == "" and _is_mounted(containers),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -67,12 +67,16 @@ def _patience(probe: dict[str, Any]) -> int:
 
 def was_moved_directly(pod: Pod) -> bool:
     """Whether its application may be beneath a placeholder, where no runtime dumps it."""
-    return bool(_place_of(pod))
+    return bool(place_of(pod))
 
 
 def place_of(pod: Pod) -> str:
     """What its node keeps for it; empty for a pod that was not moved so."""
-    return _place_of(pod)
+    for volume in pod["spec"].get("volumes", []):
+        path = str(volume.get("hostPath", {}).get("path", ""))
+        if volume["name"] == VOLUME and path.startswith(f"{PLACES}/"):
+            return path.rpartition("/")[2]
+    return ""
 
 
 def without_place(pod: Pod) -> Pod:
@@ -118,14 +122,6 @@ def name_of_place(about: dict[str, Any]) -> str:
 def _literal(word: str) -> str:
     """As it is: the API takes $(NAME) for a variable, and has done so already."""
     return word.replace("$", "$$")
-
-
-def _place_of(pod: Pod) -> str:
-    for volume in pod["spec"].get("volumes", []):
-        path = str(volume.get("hostPath", {}).get("path", ""))
-        if volume["name"] == VOLUME and path.startswith(f"{PLACES}/"):
-            return path.rpartition("/")[2]
-    return ""
 
 
 def _is_mounted(containers: list[dict[str, Any]]) -> bool:
