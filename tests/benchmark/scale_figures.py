@@ -45,6 +45,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 6), layout="constrained")
     for place, (title, value) in zip(axes.flat, COLUMNS):
         _curves(place, rows, title, value)
+    # Once, and beside the pictures: within one it would lie on a curve.
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -57,7 +59,7 @@ def _curves(axes: Axes, rows: Sequence[Row], title: str, value: Callable[[Row], 
             [r["endpoints"] for r in mine], [value(r) for r in mine], mark, color=grey, label=name
         )
     axes.set_xscale("log")
+    axes.margins(y=0.08)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("endpoints")
     axes.set_title(title)
-    axes.legend()
