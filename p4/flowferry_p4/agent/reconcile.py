@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from flowferry_p4.client import Entry, Session, Update
 
-from .announce import announce
 from .balance import Balance, find_balance
 from .links import Attachment, Settings, address_of, find_links
 from .memory import Memory
@@ -25,6 +24,7 @@ from .problems import Problem
 from .record import Record, count
 from .tables import LINKS, OWNED, Tables
 from .virtual import Virtuals, find_virtuals
+from .writer import Writer
 
 # One request stays well within gRPC's 4 MiB, however many entries there are.
 _BATCH = 4096
@@ -158,18 +158,20 @@ def reconcile(
     """
     memory = memory or Memory()
     record = memory.take(session)
-    one = _Pass(session, cluster, attachments, settings, pods or nullcontext(), memory)
-    surplus = one.link(and_remove=False)
-    if record is None or one.is_doubtful or not one.has_room():
-        balance, record = one.balance()
-    else:
-        balance = one.advance(record)
-    if surplus:
-        one.link(and_remove=True)
+    with Writer(session, settings.uplink) as writer:
+        one = _Pass(session, cluster, attachments, settings, pods or nullcontext(), memory, writer)
+        surplus = one.link(and_remove=False)
+        if record is None or one.is_doubtful or not one.has_room():
+            balance, record = one.balance()
+        else:
+            balance = one.advance(record)
+        writer.wait()
+        if surplus:
+            one.link(and_remove=True)
     memory.put(session, record)
     problems = [*one.links.problems, *balance.problems]
     entries = len(one.links.entries) + one.balanced
-    return Result(one.writes, entries, problems, balance.deferred)
+    return Result(writer.written, entries, problems, balance.deferred)
 
 
 class _Pass:
@@ -181,6 +183,7 @@ class _Pass:
         settings: Settings,
         pods: AbstractContextManager[object],
         memory: Memory,
+        writer: Writer,
     ) -> None:
         self._session = session
         self._cluster = cluster
@@ -188,6 +191,8 @@ class _Pass:
         self._settings = settings
         self._pods = pods
         self._memory = memory
+        self._write = writer.write
+        self._written = writer.wait
         self._virtuals = find_virtuals(cluster, settings.node, memory.expanded)
         self._sizes = {name: table.size for name, table in session.schema.tables.items()}
         self._counts = count(self._virtuals.served)
@@ -196,7 +201,6 @@ class _Pass:
         self.is_doubtful = False
         """Whether a migration is under way, or the switch has lost even its routes."""
         self.links = Desired(Tables())
-        self.writes = 0
 
     def link(self, and_remove: bool) -> bool:
         """Routes and answers; says whether there are some that nobody wants."""
@@ -212,6 +216,7 @@ class _Pass:
             gone = removals(present, self.links.entries, groups)
             if and_remove:
                 self._write(gone)
+            self._written()
         return bool(gone)
 
     def has_room(self) -> bool:
@@ -250,10 +255,3 @@ class _Pass:
             self._write(removals(before, after, groups))
         self.balanced = self._counts.total()
         return Balance(problems=list(self._virtuals.problems))
-
-    def _write(self, batches: list[list[Update]]) -> None:
-        for batch in batches:
-            self._session.write(batch)
-            self.writes += len(batch)
-            if self._settings.uplink:
-                announce(self._session, batch, self._settings.uplink)
