@@ -17,6 +17,7 @@ from pyroute2 import IPRoute
 from flowferry_p4.cni.operations import Operations
 from flowferry_p4.cni.records import Records
 from flowferry_p4.cni.server import Server
+from flowferry_p4.garbage import look_less_often
 from flowferry_p4.switch.errors import PortError
 from flowferry_p4.switch.ports import Port
 
@@ -174,6 +175,7 @@ class Agent:
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
+    look_less_often()
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from finsy.proto import p4r
 
+from ..garbage import look_less_often
 from . import libbpf
 from .attach import remove_filter
 from .clang import find_clang
@@ -215,6 +216,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
+    look_less_often()
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
