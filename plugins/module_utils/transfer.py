@@ -152,16 +152,15 @@ class Sender:
         """
         if self._failure is not None:
             raise self._failure
-        paths = sorted(path for path in directory.rglob("*") if path.is_file())
+        names = sorted(_names_below(str(directory)))
         total = 0
-        for path in paths:
-            name = str(path.relative_to(directory))
-            with path.open("rb") as file:
+        for name in names:
+            with open(f"{directory}/{name}", "rb") as file:  # noqa: PTH123 - a Path costs more than that
                 size, at = _size_of(file), self._sent.get(name, 0)
                 if size > at or not size:
                     self._send_part(file, name, at, size - at)
             total += size
-        self._pending += json.dumps({"files": len(paths)}).encode() + b"\n"
+        self._pending += json.dumps({"files": len(names)}).encode() + b"\n"
         self._flush()
         answer = self._lines.receive()
         if answer is None or answer.get("error"):
@@ -173,7 +172,8 @@ class Sender:
         header = {"name": name, "at": at, "size": size}
         self._pending += json.dumps(header).encode() + b"\n"
         self._sent[name] = at + size
-        file.seek(at)
+        if at:
+            file.seek(at)
         while size:
             chunk = file.read(min(_CHUNK, size))
             if not chunk:
@@ -194,35 +194,49 @@ class Sender:
         self._lines.close()
 
 
+def _names_below(directory: str, below: str = "") -> Iterator[str]:
+    """Files, relative to the directory. Of thousands, one for each socket, so without Paths."""
+    with os.scandir(f"{directory}/{below}") as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _names_below(directory, f"{below}{entry.name}/")
+            elif entry.is_file():
+                yield below + entry.name
+
+
 def _size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
 def receive(lines: JsonLines, directory: Path) -> bool:
     """Take the files of a stream into ``directory``; False when some are missing."""
-    arrived: dict[Path, int] = {}
+    arrived: dict[str, int] = {}
+    made: set[str] = set()
     while (header := lines.receive()) is not None:
         if "files" in header:
             complete = bool(header["files"] == len(arrived))
             lines.send({} if complete else {"error": f"{len(arrived)} files have arrived"})
             return complete
         name, at, size = str(header["name"]), int(header["at"]), int(header["size"])
-        path = _inside(directory, name, size)
-        if at != arrived.get(path, 0):
+        parent = _parent_of(name, size)
+        if at != arrived.get(name, 0):
             raise FlowferryError("transfer_failed", f"the source sent {name!r} from {at} on")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab" if path in arrived else "xb") as file:
+        if parent not in made:
+            Path(directory, parent).mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+        mode = "ab" if name in arrived else "xb"
+        with open(f"{directory}/{name}", mode) as file:  # noqa: PTH123 - as in send()
             _take(lines, file, size)
-        arrived[path] = at + size
+        arrived[name] = at + size
     return False
 
 
-def _inside(directory: Path, name: str, size: int) -> Path:
-    """Where a file of this name belongs; nothing leads out of ``directory``."""
-    parts = Path(name).parts
-    if size < 0 or not parts or ".." in parts or Path(name).is_absolute():
+def _parent_of(name: str, size: int) -> str:
+    """The directory that a file of this name belongs to; none is outside of where files come."""
+    parts = name.split("/")
+    if size < 0 or {"", ".", ".."} & set(parts):
         raise FlowferryError("transfer_failed", f"the source sent {name!r} of {size} bytes")
-    return directory.joinpath(*parts)
+    return "/".join(parts[:-1])
 
 
 def _take(lines: JsonLines, file: BinaryIO, size: int) -> None:
