@@ -20,6 +20,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ CONNECTIONS = 1000
 PIECE = 6 << 20
 # Longer than any hold on a busy machine.
 LIMIT = 100.0
+# PostgreSQL's error code (Appendix A of its documentation).
+CANNOT_CONNECT_NOW = "57P03"
 
 
 def connect(host: str, port: int) -> socket.socket:
@@ -196,8 +199,22 @@ class Session:
     """A connection to PostgreSQL, by its protocol of version 3."""
 
     def __init__(self, host: str) -> None:
-        self.connection = connect(host, 5432)
         self.notices: list[str] = []
+        deadline = time.monotonic() + LIMIT
+        while True:
+            self.connection = connect(host, 5432)
+            try:
+                self._begin()
+            except ValueError as error:
+                # It takes connections before it has recovered, and refuses each by that.
+                if CANNOT_CONNECT_NOW not in str(error) or time.monotonic() > deadline:
+                    raise
+                self.connection.close()
+                time.sleep(0.1)
+            else:
+                break
+
+    def _begin(self) -> None:
         names = b"user\0it\0database\0postgres\0\0"
         self.connection.sendall(struct.pack("!II", 8 + len(names), 3 << 16) + names)
         self._answer()
