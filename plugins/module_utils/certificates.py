@@ -29,7 +29,7 @@ def one_time_certificates() -> dict[str, str]:
     ca = (
         _builder(authority, authority, authority_key)
         .add_extension(constraints, critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(_key_identifier(authority_key), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
@@ -40,7 +40,7 @@ def one_time_certificates() -> dict[str, str]:
         .add_extension(issuer, critical=False)
         # A container runtime that pulls from a helper on its node looks at the address.
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
     private = key.private_bytes(
@@ -64,11 +64,12 @@ def _key_identifier(key: ec.EllipticCurvePrivateKey) -> x509.SubjectKeyIdentifie
     return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Of an authority, or of one of the parties (RFC 5280 section 4.2.1.3)."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         key_cert_sign=signs_certificates,
-        crl_sign=False,
+        crl_sign=signs_certificates,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from .errors import FlowferryError
 
@@ -224,7 +224,7 @@ def receive(lines: JsonLines, directory: Path) -> bool:
         if parent not in made:
             Path(directory, parent).mkdir(parents=True, exist_ok=True)
             made.add(parent)
-        mode = "ab" if name in arrived else "xb"
+        mode: Literal["ab", "xb"] = "ab" if name in arrived else "xb"
         with open(f"{directory}/{name}", mode) as file:  # noqa: PTH123 - as in send()
             _take(lines, file, size)
         arrived[name] = at + size

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from .loop import Loop
 from .metrics import Metrics, serve
 from .node_switch import NodeSwitch
 from .objects import Cluster
+from .program import run_program
 from .reconcile import Result
 
 log = logging.getLogger("flowferry_p4.agent")
@@ -176,20 +176,7 @@ class Agent:
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
     look_less_often()
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
-    try:
-        agent = Agent(options)
-    except (PortError, OSError) as error:
-        print(f"flowferry-agent: {error}", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.loop.end())
-    print("ready", flush=True)
-    agent.run()
-    return 0
+    return run_program("flowferry-agent", lambda: Agent(options), verbose=options.verbose)
 
 
 if __name__ == "__main__":

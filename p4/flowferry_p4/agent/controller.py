@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +20,7 @@ from .edge import EdgeSettings, keep
 from .loop import Loop
 from .metrics import Metrics, serve
 from .pools import Gift, Pool, give
+from .program import run_program
 from .reconcile import Result
 from .session import open_session
 from .watch import Watched, connect
@@ -112,17 +112,7 @@ class Controller:
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        controller = Controller(options)
-    except (OSError, ValueError) as error:
-        print(f"flowferry-controller: {error}", file=sys.stderr)
-        return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: controller.loop.end())
-    print("ready", flush=True)
-    controller.run()
-    return 0
+    return run_program("flowferry-controller", lambda: Controller(options))
 
 
 if __name__ == "__main__":
