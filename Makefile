@@ -43,7 +43,7 @@ bench: install ## measure moves, and the same by hand: writes docs/results.md (u
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_command": "make bench"}'
 
 .PHONY: bench-pods
-bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/results-pods.md (up to 12 minutes)
+bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/results-pods.md (up to 15 minutes)
 	ansible-playbook playbooks/lab.yml -e lab=kubernetes
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_lab": "kubernetes", "benchmark_command": "make bench-pods"}'
 ifdef FLOWFERRY_CRIO

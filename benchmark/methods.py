@@ -28,6 +28,12 @@ class Runtime:
     """A command that prints something on the node where the workload runs."""
     removal: str
     """A command that takes the workload away, and succeeds when there is none."""
+    options: tuple[tuple[str, str], ...] = ()
+    """Variables of playbooks/migrate.yml beside the workload."""
+
+    @property
+    def is_kubernetes(self) -> bool:
+        return self.workload.startswith("pod:")
 
 
 RUNTIMES = {
@@ -59,6 +65,13 @@ RUNTIMES = {
         ),
         # In the Kubernetes lab; benchmark/pods.py asks the API server instead of the nodes.
         Runtime("pod", workload=f"pod:default/{NAME}", listing="", removal=""),
+        Runtime(
+            "pod-direct",
+            workload=f"pod:default/{NAME}",
+            listing="",
+            removal="",
+            options=(("migration_method", "direct"),),
+        ),
     )
 }
 """What the demo's playbooks can start, and playbooks/migrate.yml can move."""
@@ -80,7 +93,8 @@ Mover = Callable[[Lab, Runtime, str, str], Moved]
 def with_flowferry(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     """playbooks/migrate.yml."""
     began = time.monotonic()
-    result = lab.migrate(destination, workload=runtime.workload).must_succeed().outcome
+    told = {"workload": runtime.workload, **dict(runtime.options)}
+    result = lab.migrate(destination, **told).must_succeed().outcome
     total = (time.monotonic() - began) * 1000
     known = ("hold_ms", "image_bytes", "held_packets", "overflow_packets")
     return Moved(total, result["phases"], {name: result[name] for name in known})

@@ -17,7 +17,7 @@ from .records import Record, append
 
 def _by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     """Each runtime has a way of its own."""
-    mover = pods.by_hand if runtime.name == "pod" else by_hand
+    mover = pods.by_hand if runtime.is_kubernetes else by_hand
     return mover(lab, runtime, source, destination)
 
 
@@ -37,7 +37,8 @@ def measure(
     values: list[int],
 ) -> None:
     """So many moves for each value of what the series varies, alternating between the nodes."""
-    bed = (pods.PodBed if runtime == "pod" else Bed)(lab, RUNTIMES[runtime])
+    moved = RUNTIMES[runtime]
+    bed = (pods.PodBed if moved.is_kubernetes else Bed)(lab, moved)
     facts = {"series": series, "runtime": runtime, "mover": mover}
     bed.start()
     try:
