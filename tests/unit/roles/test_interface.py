@@ -6,6 +6,7 @@ What a role lacks stands below with the reason. A reason that is not needed any 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,19 @@ def test_scenarios_check_converge_repeat_and_use(scenario: str) -> None:
         assert sequence.index("check") < sequence.index("converge")
         assert sequence.index("verify") < sequence.index("side_effect")
         assert (ROOT / "molecule" / scenario / "remove.yml").exists()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_is_registered_over_a_variable_of_the_role(role: str) -> None:
+    """It would be in its place from then on, wherever that is used."""
+    files = [file for part in ("defaults", "vars") for file in _files(role, part)]
+    variables = {name for file in files for name in yaml.safe_load(file.read_text()) or {}}
+    tasks = "\n".join(file.read_text() for file in _files(role, "tasks"))
+    assert not variables & set(re.findall(r"^ *register: (\w+)$", tasks, re.MULTILINE))
+
+
+def _files(role: str, part: str) -> list[Path]:
+    return sorted((ROOT / "roles" / role / part).glob("*.yml"))
 
 
 def test_what_is_hidden_can_be_shown() -> None:
