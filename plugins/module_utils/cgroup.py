@@ -103,3 +103,6 @@ class Freezer:
                     f"{state.read_text().strip()}",
                 )
             time.sleep(0.0005)
+            # A task that has begun a vfork since the kernel was told waits for a child that stands
+            # still; it is stopped only when that is told again.
+            state.write_text(wanted)
