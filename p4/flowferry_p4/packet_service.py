@@ -64,8 +64,8 @@ def _classes() -> tuple[Any, ...]:
 
 
 PacketOuts, ReceiveRequest, PacketIns = _classes()
-"""device_id, role and election_id as in a WriteRequest; metadata as in a PacketOut, shared by all
-payloads."""
+"""device_id, role and election_id as in a WriteRequest; metadata of PacketOuts as in a PacketOut,
+shared by all payloads."""
 
 
 def _serialised(message: Any) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .checkpoint.images import pycriu
+from .commands import run
 from .criu import complaints
 from .errors import FlowferryError
 
@@ -26,6 +27,20 @@ _LARGEST_ANSWER = 1 << 16
 _ENTER = 'echo $$ >"$0" && exec "$@"'
 
 
+KERNEL_DATA = Path("/run/criu.kdat")
+"""What CRIU finds out about the kernel; it looks again when that is gone, which takes 45 ms."""
+# The switch holds the traffic, so CRIU need not lock the network. Cgroups stay as they are.
+OPTIONS = {
+    "tcp_established": True,
+    "network_lock": "SKIP",
+    "manage_cgroups": True,
+    "manage_cgroups_mode": "IGNORE",
+    "file_locks": True,
+    "ghost_limit": 64 << 20,
+}
+"""Of CRIU. Files that were deleted while they were open go along, up to the limit in bytes."""
+
+
 class Process(Protocol):
     """Of a program that was started."""
 
@@ -33,6 +48,12 @@ class Process(Protocol):
 
     def wait(self, timeout: float | None = None) -> int:
         """Until it has ended."""
+
+
+def learn_kernel() -> None:
+    """Have CRIU find out about the kernel now, unless it has."""
+    if not KERNEL_DATA.exists():
+        run(["criu", "check"])
 
 
 def _rpc() -> Any:

@@ -66,7 +66,7 @@ def find_virtuals(cluster: Cluster, node: str, expanded: Expanded | None = None)
 
     ``expanded`` is what the last call left there, for the same node.
     """
-    before = {} if expanded is None else dict(expanded)
+    before = expanded or {}
     now: Expanded = {}
     found = Virtuals()
     taken: dict[Claim, str] = {}

@@ -13,11 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..criu_service import CriuService, Process
+from ..criu_service import KERNEL_DATA, CriuService, Process
 from . import inside
-
-KERNEL_DATA = Path("/run/criu.kdat")
-"""What CRIU knows of the kernel. Where it does not find that, each request takes 45 ms more."""
 
 
 class CriuInside(CriuService):

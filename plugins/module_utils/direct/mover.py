@@ -13,23 +13,14 @@ from typing import Any
 
 from ..cgroup import Freezer
 from ..checkpoint import images
-from ..commands import run
 from ..cri.base import Container
+from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
 from ..processes import Process
-from .criu_inside import KERNEL_DATA, CriuInside
+from .criu_inside import CriuInside
 from .inside import show_own_processes
 from .place import PodPlace
 
-# The switch holds the traffic, so CRIU need not lock the network. Cgroups are the container's.
-OPTIONS = {
-    "tcp_established": True,
-    "network_lock": "SKIP",
-    "manage_cgroups": True,
-    "manage_cgroups_mode": "IGNORE",
-    "file_locks": True,
-    "ghost_limit": 64 << 20,
-}
 _PATIENCE = 55.0
 About = dict[str, Any]
 
@@ -47,7 +38,7 @@ class DirectMover:
     def prepare_source(self, about: About) -> None:
         """Start CRIU beside each application."""
         images.pycriu()
-        _learn_kernel()
+        learn_kernel()
         for name, container in about["containers"].items():
             self._services[name] = CriuInside(container["direct"]["pid"])
 
@@ -82,7 +73,7 @@ class DirectMover:
     def prepare_destination(self, about: About, containers: list[Container]) -> None:
         """Start CRIU in each placeholder."""
         images.pycriu()
-        _learn_kernel()
+        learn_kernel()
         for container in containers:
             if container.name not in about["containers"]:
                 continue
@@ -134,11 +125,6 @@ class DirectMover:
 
     def _named(self, error: FlowferryError) -> FlowferryError:
         return FlowferryError(error.code, f"{self._title}: {error}", error.details)
-
-
-def _learn_kernel() -> None:
-    if not KERNEL_DATA.exists():
-        run(["criu", "check"])
 
 
 def _have_own_pids(inventory: Path) -> None:

@@ -197,10 +197,9 @@ class KubernetesPod(Workload):
     def prepare_source(self, about: About) -> None:
         if _is_direct(about):
             self._direct.prepare_source(about)
-            self._door_of(about).prepare()
-            return
-        self._remove_archives(about)
-        self._runtime.prepare_checkpoint(list(about["containers"].values()))
+        else:
+            self._remove_archives(about)
+            self._runtime.prepare_checkpoint(list(about["containers"].values()))
         self._door_of(about).prepare()
 
     def _door_of(self, about: About) -> Door:
@@ -229,7 +228,7 @@ class KubernetesPod(Workload):
 
     def placed(self, about: About) -> bool:
         """Whether the placeholder of every container runs; waits a little for it."""
-        return self._are_running(about, 0.25)
+        return self._are_running(about)
 
     def serve_images(self, about: About) -> dict[str, str]:
         """The image that each container of the copy is to be made of."""
@@ -348,15 +347,15 @@ class KubernetesPod(Workload):
 
     def restored(self, about: About) -> bool:
         """Whether every container of the copy runs; waits a little for it."""
-        if not self._are_running(about, 0.25):
+        if not self._are_running(about):
             return False
         if len(about["containers"]) > 1:
             self._loopback(about, "replace", "noqueue")
         return True
 
-    def _are_running(self, about: About, limit: float) -> bool:
-        """Whether all containers of the copy do within this time (seconds)."""
-        deadline = time.monotonic() + limit
+    def _are_running(self, about: About) -> bool:
+        """Whether all containers of the copy do; waits a little for it."""
+        deadline = time.monotonic() + 0.25
         while True:
             found = self._runtime.containers_of(about["copy_uid"])
             running = {one.name for one in found if one.lives and not one.is_sandbox}

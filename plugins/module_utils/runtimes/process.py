@@ -17,26 +17,13 @@ from pathlib import Path
 from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
-from ..commands import run
 from ..criu import check_pipes, check_processes, check_space, link
-from ..criu_service import CriuService
+from ..criu_service import OPTIONS, CriuService, learn_kernel
 from ..errors import FlowferryError
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
 
-# What CRIU finds out about the kernel; it keeps it here, and looks again when it is gone.
-_KERNEL_DATA = Path("/run/criu.kdat")
 _LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
-# The switch holds the traffic, so CRIU need not lock the network. Cgroups stay as they are.
-_OPTIONS = {
-    "tcp_established": True,
-    "network_lock": "SKIP",
-    "manage_cgroups": True,
-    "manage_cgroups_mode": "IGNORE",
-    "file_locks": True,
-    "ghost_limit": 64 << 20,
-}
-"""Of CRIU. Files that were deleted while they were open go along, up to the limit in bytes."""
 
 
 class ProcessTree(Workload):
@@ -196,8 +183,7 @@ class ProcessTree(Workload):
     def _prepare(self) -> None:
         self.moved_files.forget()
         self.freezer.path.mkdir(exist_ok=True)
-        if not _KERNEL_DATA.exists():
-            run(["criu", "check"])
+        learn_kernel()
 
     # -- source
 
@@ -219,7 +205,7 @@ class ProcessTree(Workload):
                 pid=about["pid"],
                 leave_running=True,
                 freeze_cgroup=str(self.freezer.path),
-                **_OPTIONS,
+                **OPTIONS,
             )
         pids = self.freezer.pids()
         (directory / "processes.json").write_text(json.dumps(pids))
@@ -231,7 +217,7 @@ class ProcessTree(Workload):
         self.moved_files.write(about["id"], open_files.packed(directory / "files"))
         open_files.unpack(directory / "files")
         with self._criu(self.freezer.path) as criu:
-            criu.restore(directory / "images", PATIENCE, **_OPTIONS)
+            criu.restore(directory / "images", PATIENCE, **OPTIONS)
         wanted = set(json.loads((directory / "processes.json").read_text()))
         missing = wanted - set(self.freezer.pids())
         if missing:

@@ -24,7 +24,6 @@ from ansible_collections.flowferry.core.plugins.module_utils.pods import (
 )
 
 Pod = dict[str, Any]
-METHODS = ("kubelet", "direct", "auto")
 WAY = "direct"
 WHY = "its processes go straight into a placeholder that runs at the destination"
 VOLUME = "flowferry-place"
