@@ -29,7 +29,7 @@ from .errors import FlowferryError
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
-from .unsettled import look
+from .unsettled import Lookout
 from .volumes.operations import VolumeOperations
 
 STATE = Path("/run/flowferry")
@@ -53,6 +53,7 @@ class Operations:
         self.directory.mkdir(mode=0o700)
         self.has_arrived = threading.Event()
         self._sender: Sender | None = None
+        self._lookout: Lookout | None = None
         self.volumes = VolumeOperations(workload, certificates)
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -103,6 +104,7 @@ class Operations:
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
+        self._lookout = Lookout(self.workload.network(about))
         self.volumes.name_lineage(about)
 
     def freeze(self, about: About, last: bool) -> bool:
@@ -120,7 +122,9 @@ class Operations:
         return False
 
     def _is_settled(self, about: About, last: bool) -> bool:
-        unsettled = look(self.workload.network(about))
+        if self._lookout is None:
+            self._lookout = Lookout(self.workload.network(about))
+        unsettled = self._lookout.look()
         if last:
             unsettled.refuse(self.workload.title)
         return last or not unsettled

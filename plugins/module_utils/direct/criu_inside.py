@@ -8,7 +8,6 @@ runtime is needed while packets are held.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,19 +49,22 @@ class CriuInside(CriuService):
         self.dump(images, timeout, pid=1, leave_running=True, freeze_cgroup=group, **options)
 
     def restore_container(
-        self, images: Path, timeout: float, on_root: Callable[[int], None], **options: Any
-    ) -> None:
-        """Restore; ``on_root`` is told the first process, as the container sees it, before it runs.
-
-        Its namespaces are there by then, and none of its files.
-        """
+        self, images: Path, timeout: float, processes: inside.OwnProcesses, **options: Any
+    ) -> int:
+        """Restore with ``processes`` shown; returns the first, as the container sees it."""
+        found = 0
 
         def on_step(step: str, pid: int) -> None:
-            if step == "setup-namespaces":
-                on_root(pid)
+            nonlocal found
+            if step == "setup-namespaces":  # they are there, and none of the copy's files
+                found = pid
+                processes.begin(pid)
+            elif step == "pre-resume":  # the last one before the copy runs
+                processes.require()
 
         self._on_step = on_step
         self.restore(images, timeout, notify_scripts=True, inherit_fd=self._streams, **options)
+        return found
 
     def close(self) -> None:
         self._tidy()

@@ -144,22 +144,67 @@ def cgroups_of(pid: int) -> list[Path]:
     return found
 
 
-def show_own_processes(process: Path) -> None:
-    """Have /proc in the mounts of a process show its own namespace of process ids.
+class OwnProcesses:
+    """Has /proc in the mounts of a copy show its own namespace of process ids.
 
-    What the container's runtime has hidden or made read-only below /proc is so again.
+    What the container's runtime has hidden or made read-only below /proc is so again. The process
+    that does it is forked before anybody waits, and works beside CRIU.
     """
-    lines = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
-    covered = [(line[4], line[line.index("-") + 1]) for line in lines]
 
-    def mount() -> None:
-        _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEVICES | _NO_EXEC)
-        for at, kind in covered:
-            if at.startswith("/proc/"):
+    def __init__(self, container: int) -> None:
+        lines = Path(f"/proc/{container}/mountinfo").read_text().splitlines()
+        mounts = [(words[4], words[words.index("-") + 1]) for words in map(str.split, lines)]
+        covered = [(at, kind) for at, kind in mounts if at.startswith("/proc/")]
+        told, self._tell = os.pipe()
+        forked = os.fork()
+        if not forked:
+            _show(Path(f"/proc/{container}/root/proc"), covered, told)
+        os.close(told)
+        self._child = Child(forked)
+
+    def begin(self, pid: int) -> None:
+        """For the copy whose first process is this one, as the container sees it."""
+        os.write(self._tell, str(pid).encode())
+
+    def require(self) -> None:
+        """Wait until it is so."""
+        if self._end() != 0:
+            raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
+
+    def close(self) -> None:
+        """There will be no copy, or require() was asked already."""
+        if self._tell >= 0:
+            self._end()
+
+    def _end(self) -> int:
+        os.close(self._tell)
+        self._tell = -1
+        return self._child.wait()
+
+
+def _show(processes: Path, covered: list[tuple[str, str]], told: int) -> None:
+    """What the process of an OwnProcesses does; it does not return."""
+    status = 71
+    try:
+        os.closerange(3, told)  # or whoever has the other ends would take them for open
+        os.closerange(told + 1, _DESCRIPTORS)
+        first = os.read(told, 32).decode()
+        if not first:
+            status = 0
+            return
+        spaces = [os.open(processes / first / "ns" / kind, os.O_RDONLY) for kind in ("pid", "mnt")]
+        _enter(spaces, (), False)
+        inner = os.fork()  # only its children are in the namespace of process ids
+        if not inner:
+            _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEVICES | _NO_EXEC)
+            for at, kind in covered:
                 _cover(at, kind)
-
-    if fork_inside(process, mount).wait() != 0:
-        raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+    except BaseException as error:  # nothing of this process may go on
+        print(f"inside {processes}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _cover(at: str, kind: str) -> None:

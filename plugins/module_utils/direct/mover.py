@@ -18,7 +18,7 @@ from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
 from ..processes import Process
 from .criu_inside import CriuInside
-from .inside import show_own_processes
+from .inside import OwnProcesses
 from .place import PodPlace
 
 _PATIENCE = 55.0
@@ -32,6 +32,9 @@ class DirectMover:
         self._title = title
         self._services: dict[str, CriuInside] = {}
         self._containers: dict[str, int] = {}
+        self._processes: dict[str, OwnProcesses] = {}
+        self._done: list[CriuInside] = []
+        """What has served, and is tidied away when nobody waits any more."""
 
     # -- source
 
@@ -59,7 +62,7 @@ class DirectMover:
             except FlowferryError as error:
                 raise self._named(error) from error
             finally:
-                service.close()
+                self._done.append(service)
             _have_own_pids(here / "inventory.img")
 
     def resume(self, about: About) -> None:
@@ -85,28 +88,22 @@ class DirectMover:
             }
             service = CriuInside(container.pid, streams, joins=True)
             self._services[container.name] = service
+            self._processes[container.name] = OwnProcesses(container.pid)
 
     def restore(self, about: About, directory: Path, place: PodPlace) -> None:
         """Bring the applications to life in the placeholders."""
         for name in about["containers"]:
             if name not in self._services:
                 raise FlowferryError("helper_lost", "this helper has not prepared the destination")
-            container = self._containers[name]
-            found: list[int] = []
-
-            def begin(pid: int, container: int = container, found: list[int] = found) -> None:
-                found.append(pid)
-                show_own_processes(Path(f"/proc/{container}/root/proc/{pid}"))
-
             service = self._services.pop(name)
+            self._done.append(service)
             try:
-                service.restore_container(directory / name, _PATIENCE, begin, **OPTIONS)
+                here, processes = directory / name, self._processes[name]
+                pid = service.restore_container(here, _PATIENCE, processes, **OPTIONS)
             except FlowferryError as error:
                 raise self._named(error) from error
-            finally:
-                service.close()
-            place.has_come(name, found[0])
-            self._require(container, found[0])
+            place.has_come(name, pid)
+            self._require(self._containers[name], pid)
 
     def _require(self, container: int, pid: int) -> None:
         seen = Path(f"/proc/{container}/root/proc/{pid}/stat")
@@ -122,6 +119,15 @@ class DirectMover:
         for service in self._services.values():
             service.end()
         self._services.clear()
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Leave nothing of what has served."""
+        for service in self._done:
+            service.close()
+        self._done.clear()
+        for processes in self._processes.values():
+            processes.close()
 
     def _named(self, error: FlowferryError) -> FlowferryError:
         return FlowferryError(error.code, f"{self._title}: {error}", error.details)

@@ -373,6 +373,7 @@ class KubernetesPod(Workload):
         the id that it knows, the kubelet may not believe that it goes by this name.
         """
         if _is_direct(about):
+            self._direct.tidy()
             pod_network.claim(about["copy_address"])
             return
         checkpoints = self._checkpoint_images(about)
