@@ -9,18 +9,18 @@ a program has not read yet would be lost.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
 from .errors import FlowferryError
+from .netlink import open_in
 
 # linux/inet_diag.h and linux/sock_diag.h
 _NETLINK_SOCK_DIAG = 4
@@ -42,7 +42,6 @@ _SYN_RECV, _FIN_WAIT1, _LAST_ACK, _LISTEN, _CLOSING = 3, 4, 9, 10, 11
 _CLOSED = {_FIN_WAIT1, _LAST_ACK, _CLOSING}
 _TCP_STATES = sum(1 << state for state in (_SYN_RECV, _LISTEN, *_CLOSED))
 _ANY_STATE = 0xFFFFFFFF  # those of UDP mean little
-_CLONE_NEWNET = 0x40000000
 # A client that has left so many retransmissions unanswered is not waited for.
 _GONE = 3
 
@@ -103,8 +102,10 @@ class Lookout:
     """Into a network namespace, named by a file like /proc/PID/ns/net: to look takes no time."""
 
     def __init__(self, network: Path) -> None:
-        # If there is none, the workload is gone, which whoever freezes it will say.
-        self._netlink = _diagnosis(network) if network.exists() else None
+        self._netlink: socket.socket | None = None
+        # Else the workload is gone, which whoever freezes it will say.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            self._netlink = open_in(network, _NETLINK_SOCK_DIAG)
 
     def look(self) -> Unsettled:
         """What is unsettled there at this moment."""
@@ -145,42 +146,6 @@ def _judge(one: _Socket, found: Unsettled) -> None:
     # A FIN counts as a byte; when it is all that is not acknowledged, the client has its data.
     elif not one.inode and one.unacknowledged > 1 and one.retransmissions < _GONE:
         found.undelivered.append(f"{one.unacknowledged} bytes to {one.remote}")
-
-
-def _diagnosis(network: Path) -> socket.socket:
-    """A netlink socket of that namespace. A socket stays in the one that it was made in."""
-    if os.path.samestat(network.stat(), Path("/proc/thread-self/ns/net").stat()):
-        return _netlink()
-    made: list[socket.socket] = []
-    failed: list[OSError] = []
-
-    def make() -> None:  # in a thread of its own, which alone changes its namespace
-        try:
-            _enter(network)
-            made.append(_netlink())
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return made[0]
-
-
-def _netlink() -> socket.socket:
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-    made.settimeout(5.0)
-    return made
-
-
-def _enter(network: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns needs Python 3.12
-    with network.open("rb") as namespace:
-        if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(network))
 
 
 def _answers(netlink: socket.socket, kind: int, body: bytes) -> Iterator[_Socket]:

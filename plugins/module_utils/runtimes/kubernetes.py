@@ -485,6 +485,9 @@ class KubernetesPod(Workload):
             self._runtime.distrust(reference.partition("/")[0])
 
     def _end_pod(self, uid: str) -> None:
+        if self._door is not None:
+            self._door.forget()
+            self._door = None
         deadline = time.monotonic() + PATIENCE
         while pids := self._end_containers(uid):
             if time.monotonic() > deadline:
