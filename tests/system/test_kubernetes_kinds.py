@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import ClusterLab, left_over
+from cluster import ClusterLab, is_another, left_over
 from controlled import OPEN, SHARED, Workload
 from running import FREEZER, Sampler
 
@@ -107,7 +107,7 @@ def _check_a_restart(workload: Workload, host_name: str) -> None:
     before, written = workload.lab.run_id(), _written(workload)
     workload.lab.run(workload.node, _KILL.format(name=host_name))
     wait_for(
-        lambda: workload.restart_count() == 1 and workload.lab.run_id() != before,
+        lambda: workload.restart_count() == 1 and is_another(workload.lab, before),
         "the container is started again",
         60,
     )
