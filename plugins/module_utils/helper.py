@@ -9,6 +9,7 @@ is, and ends.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from . import node
 from .checkpoint.images import pycriu
 from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
+from .reserve import Reserve
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
 from .transfer import JsonLines, Sender, receive, tls_context
@@ -54,6 +56,8 @@ class Operations:
         self.has_arrived = threading.Event()
         self._sender: Sender | None = None
         self._lookout: Lookout | None = None
+        self._reserves: dict[str, Reserve] = {}
+        """For what takes memory while clients wait, by its name."""
         self.volumes = VolumeOperations(workload, certificates)
 
     def handlers(self) -> dict[str, Callable[..., Any]]:
@@ -98,6 +102,7 @@ class Operations:
             pycriu()
         self.workload.prepare_destination(about, Endpoint(**endpoint))
         self.volumes.prepare(about)
+        self._have_ready(about, "receive", "restore")
 
     def prepare_source(self, about: About, host: str, port: int) -> None:
         """Open the stream to the destination before anything is held."""
@@ -106,6 +111,20 @@ class Operations:
         self.workload.prepare_source(about)
         self._lookout = Lookout(self.workload.network(about))
         self.volumes.name_lineage(about)
+        self._have_ready(about, "checkpoint")
+
+    def _have_ready(self, about: About, *purposes: str) -> None:
+        """What can be taken and looked for before anything is held."""
+        for purpose in purposes:
+            self._reserves[purpose] = Reserve(int(about.get("memory_bytes", 0)))
+        gc.collect()
+        gc.freeze()
+
+    def _begin(self, purpose: str) -> None:
+        """Clients wait for this now."""
+        reserve = self._reserves.pop(purpose, None)
+        if reserve is not None:
+            reserve.let_go()
 
     def freeze(self, about: About, last: bool) -> bool:
         """Freeze it unless connections are unsettled: then it goes on, and the answer is False.
@@ -135,6 +154,7 @@ class Operations:
         What is dumped is sent while the dump goes on.
         """
         directory = self._empty_checkpoint()
+        self._begin("checkpoint")
         with ExitStack() as beside:
             said = beside.enter_context(self.volumes.last_pass())
             growing = self.workload.growing_files
@@ -156,7 +176,7 @@ class Operations:
 
     def receive(self, lines: JsonLines) -> None:
         """What the source's transfer() sends."""
-        if receive(lines, self._empty_checkpoint()):
+        if receive(lines, self._empty_checkpoint(), lambda: self._begin("receive")):
             self.has_arrived.set()
 
     def rewrite(self, about: About, addresses: dict[str, str]) -> None:
@@ -164,6 +184,7 @@ class Operations:
         self.workload.rewrite(about, self._arrived(), addresses)
 
     def restore(self, about: About) -> None:
+        self._begin("restore")
         with self.volumes.ready(about):
             self.workload.restore(about, self._arrived())
 

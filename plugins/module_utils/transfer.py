@@ -13,7 +13,7 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -208,8 +208,11 @@ def _size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def receive(lines: JsonLines, directory: Path) -> bool:
-    """Take the files of a stream into ``directory``; False when some are missing."""
+def receive(lines: JsonLines, directory: Path, on_begin: Callable[[], None] = lambda: None) -> bool:
+    """Take the files of a stream into ``directory``; False when some are missing.
+
+    ``on_begin`` is called when the first one comes; the stream is open long before.
+    """
     arrived: dict[str, int] = {}
     made: set[str] = set()
     while (header := lines.receive()) is not None:
@@ -219,6 +222,8 @@ def receive(lines: JsonLines, directory: Path) -> bool:
             return complete
         name, at, size = str(header["name"]), int(header["at"]), int(header["size"])
         parent = _parent_of(name, size)
+        if not arrived:
+            on_begin()
         if at != arrived.get(name, 0):
             raise FlowferryError("transfer_failed", f"the source sent {name!r} from {at} on")
         if parent not in made:
