@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from cluster import WORKLOAD, ClusterLab, left_over
+from cluster import WORKLOAD, ClusterLab, is_another, left_over
+from controlled import Workload
 
 from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import NODES, Played, wait_for
@@ -108,3 +111,162 @@ def test_what_would_stay_behind_is_refused(ordinary: ClusterLab) -> None:
     assert refused["code"] == "direct_impossible" and "/written" in refused["message"]
     moved = move(cluster, method="auto").must_succeed().outcome
     assert moved["method"] == "kubelet" and "/written" in moved["why"]
+
+
+# As the Pod Security level "restricted" wants it, but for the user.
+CONFINED = {
+    "readOnlyRootFilesystem": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# Two processes of two threads each, which count over connections of their own.
+FAMILY = """
+import os, socket, threading, time
+
+def count(key):
+    with socket.create_connection(("127.0.0.1", 6379)) as server, server.makefile("rb") as lines:
+        while True:
+            server.sendall(f"INCR {key}\\r\\n".encode())
+            lines.readline()
+            time.sleep(0.01)
+
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", 6379)).close()
+        break
+    except OSError:
+        time.sleep(0.1)
+name = "child" if os.fork() == 0 else "parent"
+threading.Thread(target=count, args=(f"{name}-2",), daemon=True).start()
+count(f"{name}-1")
+"""
+COUNTERS = ("line", "parent-1", "parent-2", "child-1", "child-2")
+# What such a program is allowed, and the files that it has, as it sees them itself.
+LOOK = """
+import hashlib, pathlib
+
+try:
+    pathlib.Path("/no").touch()
+except OSError as error:
+    print(error)
+told = pathlib.Path("/proc/1/status").read_text().splitlines()
+print([line for line in told if line.startswith(("Cap", "Seccomp:", "NoNewPrivs"))])
+for file in ("/data/more/file", "/fast/file"):
+    print(hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest())
+"""
+
+
+def confined(cluster: ClusterLab) -> Workload:
+    """A Deployment of three containers with all that a direct move has to keep."""
+    workload = Workload(cluster, "Deployment", 107)
+    workload.keep_data_with_it()
+    probe = {"exec": {"command": ["redis-cli", "PING"]}}
+    (redis,) = workload.template["spec"]["containers"]
+    redis |= {
+        "securityContext": CONFINED,
+        "resources": {"limits": {"memory": "200Mi"}},
+        "readinessProbe": {**probe, "periodSeconds": 1},
+        "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
+    }
+    talk = ("redis-cli", "-r", "-1", "-i", "0.005", "INCR", "line")
+    family = {
+        **workload.container("family", "python3", "-c", FAMILY),
+        "image": f"198.18.{cluster.number}.4:5000/programs:lab",
+        "securityContext": CONFINED,
+        "volumeMounts": redis["volumeMounts"],
+    }
+    workload.template["spec"]["containers"] += [workload.container("talker", *talk), family]
+    return workload
+
+
+def test_several_confined_containers_with_their_files_and_processes(
+    cluster: ClusterLab, tmp_path: Path
+) -> None:
+    """And what is asked of such a pod afterwards works: logs, exec, a crash, its deletion."""
+    cluster.playbook("../tests/system/programs_registry.yml").must_succeed()
+    workload = confined(cluster)
+    with workload.running(tmp_path), workload.clients() as clients:
+        workload.in_volumes("mkdir data/more && seq 100000 > data/more/file && seq 9 > fast/file")
+        wait_for(
+            lambda: all(workload.lab.redis("EXISTS", one) == ":1" for one in COUNTERS),
+            "all of them count",
+        )
+        before = state_of(workload)
+        for _ in range(2):
+            destination = workload.other
+            played = move_it(workload).must_succeed()
+            assert played.outcome["method"] == "direct" and not left_over(played.outcome)
+            assert [client.seen()["errors"] for client in clients] == [[], [], []]
+            assert (workload.node, state_of(workload)) == (destination, before)
+            print(f"three containers: {played.outcome['hold_ms']} ms, {played.outcome['phases']}")
+        pod = workload.pod
+        assert [one["restartCount"] for one in pod["status"]["containerStatuses"]] == [0, 0, 0]
+        assert all(one["ready"] for one in pod["status"]["containerStatuses"])
+        goes_on(workload)
+        check_a_crash(workload)
+
+
+def move_it(workload: Workload) -> Played:
+    return workload.lab.playbook(
+        "migrate.yml",
+        workload=f"pod:default/{workload.pod_name}",
+        destination=workload.other,
+        migration_method="direct",
+    )
+
+
+def state_of(workload: Workload) -> dict[str, Any]:
+    """What must not change."""
+    name = workload.pod["metadata"]["name"]
+    lines = workload.lab.redis("CLIENT", "LIST").splitlines()
+    return {
+        "run": workload.lab.run_id(),
+        # But for those of probes.
+        "within": sorted(
+            line.split()[0] for line in lines if " addr=127.0.0.1:" in line and " cmd=incr " in line
+        ),
+        "seen within": workload.lab.kubectl(
+            "exec", name, "-c", "family", "--", "python3", "-c", LOOK
+        ),
+    }
+
+
+def goes_on(workload: Workload) -> None:
+    """Each process and each thread still does what it did."""
+    for key in COUNTERS:
+        count = int(workload.lab.redis("GET", key))
+        wait_for(lambda k=key, n=count: int(workload.lab.redis("GET", k)) > n, f"{key} grows", 20)
+    name = workload.pod["metadata"]["name"]
+    said = workload.lab.kubectl("logs", name, "-c", "talker", "--since=2s")
+    assert said.split(), "what the copy says is not in its log"
+
+
+# Of the container called "redis": its Redis, wherever its process ids are counted from.
+_KILL = """
+for pid in $(pgrep -x redis-server); do
+  grep -q ' /data ' /proc/$pid/mountinfo && kill -9 $pid
+done"""
+
+
+def check_a_crash(workload: Workload) -> None:
+    """The container is started by its own command, and has its files."""
+    workload.lab.redis("SET", "since", "the-move")
+    run_id = workload.lab.run_id()
+    workload.lab.run(workload.node, _KILL)
+    wait_for(lambda: is_another(workload.lab, run_id), "the container is started again", 60)
+    wait_for(lambda: workload.lab.redis("GET", "since") == "the-move", "it has read its data", 60)
+
+
+def test_a_namespace_that_forbids_the_placeholder(ordinary: ClusterLab) -> None:
+    """Is found in the plan: nothing is begun, and any method will do."""
+    cluster = ordinary
+    label = "pod-security.kubernetes.io/enforce"
+    cluster.kubectl("label", "namespace", "default", f"{label}=baseline")
+    try:
+        refused = move(cluster).failure
+        assert refused["code"] == "direct_impossible" and "PodSecurity" in refused["message"]
+        moved = move(cluster, method="auto").must_succeed().outcome
+        assert moved["method"] == "kubelet" and "PodSecurity" in moved["why"]
+    finally:
+        cluster.kubectl("label", "namespace", "default", f"{label}-")

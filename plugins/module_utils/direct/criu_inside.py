@@ -8,12 +8,16 @@ runtime is needed while packets are held.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..criu_service import KERNEL_DATA, CriuService, Process
+from ..errors import FlowferryError
 from . import inside
+
+_KNOWN = KERNEL_DATA.relative_to("/")
 
 
 class CriuInside(CriuService):
@@ -35,8 +39,8 @@ class CriuInside(CriuService):
             words = ["swrk", str(descriptor)]
             return inside.start(pid, "criu", words, keep, self._root, joins=joins)
 
+        self._take: Callable[[int], None] | None = None
         self._start(begin)
-        self._lent: list[Path] = []
         self._lend()
 
     def path(self, path: Path | str) -> str:
@@ -78,25 +82,39 @@ class CriuInside(CriuService):
         return self.path(path)
 
     def _lend(self) -> None:
-        """Give the container what is known of the kernel, unless it has that, or is read-only."""
-        there = Path(f"/proc/{self._pid}/root{KERNEL_DATA}")
-        with suppress(OSError):
-            data = KERNEL_DATA.read_bytes()
-            if not there.parent.exists():
-                there.parent.mkdir(mode=0o755)
-                self._lent.append(there.parent)
-            with there.open("xb") as file:
-                self._lent.append(there)
-                file.write(data)
+        """Give the container what is known of the kernel, unless it has that.
+
+        CRIU would look for itself, which takes 45 ms, and needs a place for files of its own.
+        """
+        seen = Path(f"/proc/{self._pid}/root")
+        if (seen / _KNOWN).exists():
+            return
+        data, makes = KERNEL_DATA.read_bytes(), not (seen / _KNOWN.parent).exists()
+
+        def put(root: int) -> None:
+            if makes:
+                os.mkdir(_KNOWN.parent, 0o755, dir_fd=root)
+            file = os.open(_KNOWN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=root)
+            os.write(file, data)
+
+        def take(root: int) -> None:
+            os.unlink(_KNOWN, dir_fd=root)
+            if makes:
+                os.rmdir(_KNOWN.parent, dir_fd=root)
+
+        if not inside.on_root(self._pid, put):
+            raise FlowferryError(
+                "direct_impossible",
+                f"CRIU needs {KERNEL_DATA} in the container for a while, and that could not be "
+                "made; the helper's log on the node says why. Use method=kubelet",
+            )
+        self._take = take
 
     def _tidy(self) -> None:
-        while self._lent:
-            lent = self._lent.pop()
+        if self._take is not None:
             with suppress(OSError):  # it went with the container
-                if lent.is_dir():
-                    lent.rmdir()
-                else:
-                    lent.unlink()
+                inside.on_root(self._pid, self._take)
+            self._take = None
         for descriptor in self._open:
             with suppress(OSError):
                 os.close(descriptor)

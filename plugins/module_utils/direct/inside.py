@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -26,6 +27,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEW_MOUNTS = 0x00020000
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
 _REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 32, 4096, 16384, 1 << 18
+# Of open_tree(2) and mount_setattr(2), which no older library has; the same on every machine.
+_OPEN_TREE, _CLONE = 428, 1
+_MOUNT_SETATTR, _EMPTY_PATH, _ATTRIBUTE_READ_ONLY = 442, 0x1000, 1
+_HERE = -100
 # The user namespace stays the node's: without its capabilities CRIU can do nothing.
 _DESCRIPTORS = 4096
 KINDS = ("ipc", "uts", "net", "pid", "mnt")
@@ -117,6 +122,23 @@ def fork_inside(
         print(f"inside {process}: {error}", file=sys.stderr, flush=True)
     finally:
         os._exit(status & 0xFF)
+
+
+def on_root(pid: int, body: Callable[[int], None]) -> bool:
+    """Call with the root directory of a process, which may be written to; whether that succeeded.
+
+    A container may have its root read-only; but that is so only of the mount that it sees.
+    """
+    return fork_inside(Path(f"/proc/{pid}"), lambda: body(_writable_root())).wait() == 0
+
+
+def _writable_root() -> int:
+    tree = _LIBC.syscall(_OPEN_TREE, _HERE, b"/", _CLONE | os.O_CLOEXEC)
+    _check(tree, "open_tree")
+    changes = struct.pack("=4Q", 0, _ATTRIBUTE_READ_ONLY, 0, 0)
+    told = (tree, b"", _EMPTY_PATH, changes, len(changes))
+    _check(_LIBC.syscall(_MOUNT_SETATTR, *told), "mount_setattr")
+    return int(tree)
 
 
 def _enter(spaces: list[int], groups: Iterable[Path], copies_mounts: bool) -> None:
@@ -227,6 +249,6 @@ def _mount(source: str, target: str, kind: str, flags: int) -> None:
 
 
 def _check(result: int, what: str) -> None:
-    if result != 0:
+    if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from .base import About, Workload
 
 # A killed container is gone within this time (seconds), or something is wrong.
 PATIENCE = 20.0
+# Queues of a loopback interface.
+_LOSES_ALL, _LOSES_NOTHING = ("pfifo", "limit", "0"), ("noqueue",)
 
 
 class KubernetesPod(Workload):
@@ -71,6 +74,7 @@ class KubernetesPod(Workload):
         self._found: ContainerRuntime | None = None
         self._door: Door | None = None
         self._direct = DirectMover(self.title)
+        self._empty_dirs = EmptyDirs(self.title, self.file_name)
 
     @property
     def _runtime(self) -> ContainerRuntime:
@@ -181,7 +185,7 @@ class KubernetesPod(Workload):
         return [volume.as_dict() for volume in look(found_of(uid, volumes))]
 
     def volume_place(self) -> EmptyDirs:
-        return EmptyDirs(self.title, self.file_name)
+        return self._empty_dirs
 
     def pids(self, about: About) -> list[int]:
         freezers = [Freezer(one["freezer"]) for one in about["containers"].values()]
@@ -212,6 +216,7 @@ class KubernetesPod(Workload):
         """Have the images that the containers were made of, and serve the checkpoints to come."""
         if _is_direct(about):
             PodPlace(about["place"]).belongs_to(about["copy_uid"])
+            self._empty_dirs.come_into(about["copy_uid"])
             found = self._runtime.containers_of(about["copy_uid"])
             self._direct.prepare_destination(about, found)
             return
@@ -317,7 +322,8 @@ class KubernetesPod(Workload):
     def restore(self, about: About, directory: Path) -> None:
         """Give the waiting runtime its images; restored() tells when the containers run."""
         if _is_direct(about):
-            self._direct.restore(about, directory, PodPlace(about["place"]))
+            with self._quiet_loopback(about):
+                self._direct.restore(about, directory, PodPlace(about["place"]))
             return
         self._fill_empty_dirs(about)
         archives = {name: directory / f"{name}.tar" for name in about["containers"]}
@@ -329,13 +335,25 @@ class KubernetesPod(Workload):
 
     def _keep_promises(self, about: About, archives: dict[str, Path]) -> None:
         if len(archives) > 1:
-            self._loopback(about, "replace", "pfifo", "limit", "0")
+            self._loopback(about, _LOSES_ALL)
         for name, archive in archives.items():
             reference = self._runtime.base_reference(name, self._images)
             image = build_image(archive, name, reference)
             self._images.promise(_checkpoint_of(name)).keep(image)
 
-    def _loopback(self, about: About, action: str, *queue: str) -> None:
+    @contextmanager
+    def _quiet_loopback(self, about: About) -> Iterator[None]:
+        """While containers are restored; of one alone everything wakes up together."""
+        if len(about["containers"]) == 1:
+            yield
+            return
+        self._loopback(about, _LOSES_ALL)
+        try:
+            yield
+        finally:
+            self._loopback(about, _LOSES_NOTHING)
+
+    def _loopback(self, about: About, queue: tuple[str, ...]) -> None:
         """Change the queue of the loopback interface in the copy's network.
 
         Containers are restored one after another. Whoever is there first asks its peer, as TCP does
@@ -343,14 +361,14 @@ class KubernetesPod(Workload):
         fits into loses that, and TCP sends it again when all are there.
         """
         network = f"--net={pod_network.namespace_of(about['copy_uid'])}"
-        run(["nsenter", network, "tc", "qdisc", action, "dev", "lo", "root", *queue])
+        run(["nsenter", network, "tc", "qdisc", "replace", "dev", "lo", "root", *queue])
 
     def restored(self, about: About) -> bool:
         """Whether every container of the copy runs; waits a little for it."""
         if not self._are_running(about):
             return False
         if len(about["containers"]) > 1:
-            self._loopback(about, "replace", "noqueue")
+            self._loopback(about, _LOSES_NOTHING)
         return True
 
     def _are_running(self, about: About) -> bool:

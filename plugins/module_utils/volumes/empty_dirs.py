@@ -5,6 +5,9 @@ The directory of the copy is the kubelet's: it is there when the runtime asks fo
 and no container has it yet. So the content comes into a directory beside those of the pods, while
 the source serves, and is moved into place at that moment. Where the source's pod has to be deleted
 before the copy is there, its content waits in the same way for the source to be brought back.
+
+A copy that runs already, as that of a direct move does, has its directories; the content comes
+straight into those.
 """
 
 from __future__ import annotations
@@ -61,6 +64,11 @@ class EmptyDirs(Place):
         self._title = title
         self._name = name
         self._record = STATE / f"{name}.volumes"
+        self._copy = ""
+
+    def come_into(self, uid: str) -> None:
+        """The pod of the copy runs already."""
+        self._copy = uid
 
     # -- plan
 
@@ -91,8 +99,8 @@ class EmptyDirs(Place):
     # -- prepare
 
     def prepare(self, volumes: list[Volume]) -> None:
-        """Make what the content comes into, unless it waits here already to be brought back."""
-        if self.are_set_aside(volumes):
+        """Make what the content comes into, unless it is there."""
+        if self._copy or self.are_set_aside(volumes):
             return
         self._forget()
         self._note(Path(kubelet_root()), [])
@@ -103,6 +111,9 @@ class EmptyDirs(Place):
                 run(["mount", "-t", "tmpfs", "-o", "mode=0700", "flowferry", str(here)])
 
     def roots(self, volumes: Iterable[Volume]) -> list[Path]:
+        if self._copy:
+            root = kubelet_root()
+            return [directory_of(root, self._copy, volume.name) for volume in copied(volumes)]
         return [self._waiting(volume) for volume in copied(volumes)]
 
     # -- restore

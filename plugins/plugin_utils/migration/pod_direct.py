@@ -17,10 +17,8 @@ from ansible_collections.flowferry.core.plugins.module_utils.direct.application 
 from ansible_collections.flowferry.core.plugins.module_utils.direct.place import PLACES
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
-    empty_dirs,
     keeps_name,
     lasting_containers,
-    mounts_of,
 )
 
 Pod = dict[str, Any]
@@ -35,7 +33,6 @@ def refuse(pod: Pod) -> None:
     """FlowferryError if its manifest says that it cannot be moved directly, yet."""
     spec = pod["spec"]
     containers = lasting_containers(spec)
-    volumes = [one["name"] for one in empty_dirs(spec.get("volumes", []))]
     hasty = [
         f"{kind} of {one['name']}"
         for one in containers
@@ -45,10 +42,6 @@ def refuse(pod: Pod) -> None:
     hooks = [one["name"] for one in containers if one.get("lifecycle", {}).get("postStart")]
     reasons = {
         "its copy has to have its very name, so that it cannot be there before": keeps_name(pod),
-        "it has several containers": len(containers) > 1,
-        "it has emptyDir volumes, whose content would stay behind": any(
-            mounts_of(spec, one) for one in volumes
-        ),
         f"the kubelet would end the placeholder within {PATIENCE} s, by {', '.join(hasty)}": hasty,
         f"its postStart hooks would be run once more: {', '.join(hooks)}": hooks,
         f"it has a volume at {PLACE}": place_of(pod) == "" and _is_mounted(containers),

@@ -31,7 +31,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
 )
 
 from . import placeholder, pod_direct
-from .cluster import Cluster, Pod
+from .cluster import Cluster, Pod, Refused
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
 from .pod_addresses import address_of_copy, new_endpoint
 from .pod_aliases import WORKLOAD_LABEL, first_name, label_of, labels_of, names_of
@@ -204,19 +204,22 @@ class PodHelper:
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         found = self.remote.call("inspect", uid=uid)
         containers = _containers(pod, found)
-        how = self._choose_method(pod, containers)
-        paths = list(PodVolumes(self.cluster, pod_direct.without_place(pod)).paths.values())
-        self.cluster.connect_kubelet(self.cluster.node(self.node))
-        return {
-            "id": uid,
+        identity = {
             "uid": uid,
-            "status": "running",
             "namespace": self.namespace,
-            "pod": name,
             "copy": name if keeps_name(pod) else self._free_name(pod),
             "keeps_name": keeps_name(pod),
             "manifest": pod,
             "containers": containers,
+        }
+        how = self._choose_method(identity)
+        paths = list(PodVolumes(self.cluster, pod_direct.without_place(pod)).paths.values())
+        self.cluster.connect_kubelet(self.cluster.node(self.node))
+        return {
+            "id": uid,
+            "status": "running",
+            "pod": name,
+            **identity,
             **how,
             "storage": self.remote.call("storage", paths=paths) if paths else {},
             "volumes": self._empty_dirs(pod),
@@ -228,8 +231,9 @@ class PodHelper:
             "attachment": self.remote.call("attachment", uid=uid) or {},
         }
 
-    def _choose_method(self, pod: Pod, containers: dict[str, Any]) -> dict[str, Any]:
+    def _choose_method(self, about: dict[str, Any]) -> dict[str, Any]:
         """Directly or by the kubelet, and why so; a direct move is told of the containers."""
+        pod = about["manifest"]
         by_kubelet = {
             "method": "kubelet",
             "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
@@ -248,6 +252,9 @@ class PodHelper:
         try:
             pod_direct.refuse(pod)
             told = self.remote.call("inspect_direct", uid=pod["metadata"]["uid"])
+            for name, container in about["containers"].items():
+                container["direct"] = told[name]
+            self._try_placeholder(about)
         except FlowferryError as error:
             if error.code != "direct_impossible":
                 raise
@@ -256,14 +263,23 @@ class PodHelper:
             raise FlowferryError(
                 error.code, f"{title} cannot be moved directly: {error}", error.details
             ) from error
-        for name, container in containers.items():
-            container["direct"] = told[name]
         return {
             "method": "direct",
             "way": pod_direct.WAY,
             "why": pod_direct.WHY,
             "source_place": pod_direct.place_of(pod),
         }
+
+    def _try_placeholder(self, about: dict[str, Any]) -> None:
+        """Ask whether the copy would be admitted, as a namespace can forbid what it needs."""
+        told = {**about, "images": _images_of(about), "place": pod_direct.name_of_place(about)}
+        manifest = copy_of(told, self.node, "")
+        try:
+            self.cluster.create_pod(pod_direct.with_placeholders(told, manifest), dry_run=True)
+        except Refused as error:
+            raise FlowferryError(
+                "direct_impossible", f"its copy would not be admitted: {error}", error.details
+            ) from error
 
     def _empty_dirs(self, pod: Pod) -> list[dict[str, Any]]:
         """What is copied, as the node has it."""
@@ -376,7 +392,7 @@ class PodHelper:
         self, about: dict[str, Any], endpoint: dict[str, Any], **others: Any
     ) -> dict[str, Any]:
         """The copy is made now, and runs a placeholder, with CRIU waiting in it."""
-        about["images"] = {name: one["image_ref"] for name, one in about["containers"].items()}
+        about["images"] = _images_of(about)
         about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
         about["place"] = pod_direct.name_of_place(about)
         made = placeholder.program(self.remote.call("machine"))
@@ -600,6 +616,11 @@ def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
             "names": [images[name], status["imageID"]],
         }
     return containers
+
+
+def _images_of(about: dict[str, Any]) -> dict[str, str]:
+    """Those that the containers were made of."""
+    return {name: one["image_ref"] for name, one in about["containers"].items()}
 
 
 def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
