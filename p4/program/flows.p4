@@ -137,6 +137,40 @@ register<bit<64>, bit<32>>(CLIENT_CELLS) clients;
     }
 }
 
+// Answers are known by their backend. A client's port that begins a flow to one has ended the flow
+// that it had there by another address, which answers must not find any more.
+@hidden action forget_earlier() {
+    bool begins = !meta.known;
+    if (hdr.tcp.isValid()) {
+        begins = (hdr.tcp.flags & 0x12) == 0x02;
+    }
+    if (begins) {
+        bit<32> index = (bit<32>) meta.flow[15:0] << 2;
+        bit<64> earlier = meta.flow[31:16] ++ 16w0 ++ meta.backend_id ++ 16w0;
+        bit<64> mask = 0xFFFF0000FFFF0000;
+        bit<64> cell;
+        flows.read(cell, index);
+        if (((cell ^ earlier) & mask) == 0 && index != meta.cell_index) {
+            flows.write(index, 0);
+        }
+        index = index + 1;
+        flows.read(cell, index);
+        if (((cell ^ earlier) & mask) == 0 && index != meta.cell_index) {
+            flows.write(index, 0);
+        }
+        index = index + 1;
+        flows.read(cell, index);
+        if (((cell ^ earlier) & mask) == 0 && index != meta.cell_index) {
+            flows.write(index, 0);
+        }
+        index = index + 1;
+        flows.read(cell, index);
+        if (((cell ^ earlier) & mask) == 0 && index != meta.cell_index) {
+            flows.write(index, 0);
+        }
+    }
+}
+
 // Time counts too: whoever speaks is not the one that makes room. It changes every two seconds, so
 // that most packets write nothing.
 @hidden action remember_flow() {

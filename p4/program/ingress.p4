@@ -688,6 +688,9 @@ control ingress(
                 if (meta.sought) {
                     remember_visitor();
                 }
+                if (!meta.answer && !meta.recalled) {
+                    forget_earlier();
+                }
             }
         }
 

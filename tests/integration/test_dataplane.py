@@ -21,6 +21,7 @@ from tests.integration.two_nodes import (
     Connections,
     RunningPod,
     ask,
+    ask_from,
     two_nodes,
 )
 from tests.unit.p4.agent import kube
@@ -211,6 +212,23 @@ def test_one_port_serves_two_services_and_itself(cluster: Cluster, pods: list[Ru
         for pod in both:
             assert ask(node, pod.address) == [pod.name], "as a kubelet probes it"
     assert set(ask(cluster.client, asked[1], 80, count=20)) == wanted
+
+
+def test_a_port_of_a_client_may_have_talked_to_another_service(
+    cluster: Cluster, pods: list[RunningPod]
+) -> None:
+    """One connection after another, from one port, to one endpoint by each of its addresses."""
+    asked = "10.96.0.17", "203.0.113.97", "10.96.0.18"
+    there = pods[0]
+    cluster.serve(kube.service("first", asked[0], outside=(asked[1],), port=80), there)
+    cluster.serve(kube.service("another", asked[2], port=80), there)
+    for address in asked:
+        cluster.wait_for(address, there)
+    in_turn = [(address, 80) for address in asked] + [(there.address, 8080)]
+    for who in (pods[3], pods[4]):
+        for source, first in enumerate(in_turn):
+            told = ask_from(who.pod, 20000 + source, [first, *in_turn, first])
+            assert told == [there.name] * (len(in_turn) + 2), f"{who.node} {first}"
 
 
 def test_a_pod_reaches_itself_through_its_service(cluster: Cluster, many: list[RunningPod]) -> None:

@@ -279,6 +279,22 @@ for number in range(count):
     s.close()
 """
 
+_ASK_FROM = """
+import json, socket, struct, sys
+port, whom = int(sys.argv[1]), json.loads(sys.argv[2])
+for address, there in whom:
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.settimeout(3)
+    s.bind(("", port))
+    s.connect((address, there))
+    s.send(b"hello")
+    print(s.recv(100).split()[0].decode())
+    # A reset, so that nothing waits on either side when the port is used again.
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+"""
+
 
 _KEEP = """
 import json, socket, sys
@@ -338,6 +354,11 @@ def ask(
     """The names of the pods that answered, one for each connection; every one has to."""
     told = who.run(sys.executable, "-c", _ASK, address, str(port), kind, str(count))
     return told.split()
+
+
+def ask_from(who: Namespace, port: int, whom: list[tuple[str, int]]) -> list[str]:
+    """The same for connections one after another, all of them from one port."""
+    return who.run(sys.executable, "-c", _ASK_FROM, str(port), json.dumps(whom)).split()
 
 
 class Cluster:

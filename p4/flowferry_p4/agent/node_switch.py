@@ -11,6 +11,7 @@ from typing import TypeVar
 import grpc
 
 from flowferry_p4.client import Session, SwitchUnreachable
+from flowferry_p4.client.connection import open_channel
 from flowferry_p4.switch.port_service import PortClient
 
 from .attach import attach, detach, missing
@@ -51,7 +52,7 @@ class NodeSwitch:
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._session: Session | None = None
-        self._channel = grpc.insecure_channel(address)
+        self._channel = open_channel(address, None)
         self._ports = PortClient(self._channel)
 
     def session(self) -> Session:

@@ -31,6 +31,10 @@ _OPTIONS: list[tuple[str, int]] = [
     ("grpc.enable_http_proxy", 0),
     # Sessions of one process stand and fall on their own.
     ("grpc.use_local_subchannel_pool", 1),
+    # A switch that was away is asked again soon (milliseconds), however long it was: by default
+    # the pauses between two tries grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
 
