@@ -117,7 +117,10 @@ def start_agent(namespace: str, directory: Path, arguments: Sequence[str]) -> su
         )
     assert agent.stdout is not None
     ready, _, _ = select.select([agent.stdout], [], [], DEADLINE)
-    assert ready and agent.stdout.readline() == "ready\n", log.read_text(encoding="utf-8")
+    if not ready or agent.stdout.readline() != "ready\n":
+        agent.kill()
+        agent.wait()
+        raise AssertionError(log.read_text(encoding="utf-8"))
     return agent
 
 

@@ -113,8 +113,12 @@ class ClusterNode(Namespace):
         self.run("ip", "link", "set", "ffhost", "up")
         self.run("ip", "address", "add", f"{self.address}/32", "dev", "ffhost")
         self.run("ip", "route", "add", "default", "via", "169.254.1.1", "dev", "ffhost", "onlink")
-        self.switch = self.start_switch()
-        self.agent = self.start_agent()
+        with ExitStack() as started:  # what has started ends if the next does not
+            started.callback(self.remove)
+            self.switch = self.start_switch()
+            started.callback(self.end_switch)
+            self.agent = self.start_agent()
+            started.pop_all()
 
     def start_switch(self) -> SwitchProcess:
         """Pinned: its program forwards on while its process is started again."""
@@ -151,6 +155,16 @@ class ClusterNode(Namespace):
     def restart_switch(self) -> None:
         self.switch.end(9)
         self.switch = self.start_switch()
+
+    def end_switch(self) -> None:
+        """And what it has pinned."""
+        self.switch.end()
+        unpin = self.command(
+            sys.executable, "-m", "flowferry_p4.switch", "--unpin", str(self.directory / "pin")
+        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "p4")}
+        subprocess.run(unpin, env=environment, check=True)
+        run("umount", str(self.directory / "pin" / "maps"), check=False)
 
     # -- pods
 
@@ -212,13 +226,7 @@ class ClusterNode(Namespace):
     def close(self) -> None:
         self.agent.kill()
         self.agent.communicate(timeout=DEADLINE)
-        self.switch.end()
-        unpin = self.command(
-            sys.executable, "-m", "flowferry_p4.switch", "--unpin", str(self.directory / "pin")
-        )
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "p4")}
-        subprocess.run(unpin, env=environment, check=True)
-        run("umount", str(self.directory / "pin" / "maps"), check=False)
+        self.end_switch()
         for pod in self.pods:
             pod.remove()
         self.remove()
