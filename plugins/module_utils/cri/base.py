@@ -108,6 +108,10 @@ class ContainerRuntime(ABC):
     def resume(self, containers: list[About], steady: bool) -> None:
         """Undo freeze(), which may not have happened, when nothing is written of them any more."""
 
+    def clear(self, containers: list[About]) -> None:
+        """After the end of the containers: take away what freeze() has made of its own."""
+        return
+
     @abstractmethod
     def dump_log(self, container: About) -> Path:
         """What CRIU has logged of the last dump, if that failed."""

@@ -170,6 +170,10 @@ class Crio(ContainerRuntime):
         for container in containers:
             self._standstill(container).leave()
 
+    def clear(self, containers: list[About]) -> None:
+        for container in containers:
+            self._standstill(container).clear()
+
     def is_writing(self, container: About) -> bool:
         """CRIU's images are there until the archive is complete, or given up."""
         try:

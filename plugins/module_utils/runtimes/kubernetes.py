@@ -435,6 +435,7 @@ class KubernetesPod(Workload):
         pod_network.cut_cable(address)
         pod_network.keep_reserved(address)
         self._end_pod(about["uid"])
+        self._runtime.clear(list(about["containers"].values()))
 
     def revive(self, about: About) -> None:
         """restore(), on the source, from the checkpoint where the kubelet has written it."""
@@ -477,6 +478,7 @@ class KubernetesPod(Workload):
         self._remove_archives(about)
         self._end_pod(uid)
         if uid == about["uid"]:
+            self._runtime.clear(list(about["containers"].values()))
             names = [name for one in about["containers"].values() for name in one["names"]]
             self.volume_place().discard(volumes_of(about))
         else:

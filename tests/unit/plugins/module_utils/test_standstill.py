@@ -90,6 +90,15 @@ def container(tmp_path: Path) -> Iterator[Counting]:
     made.end()
 
 
+def test_of_a_container_that_has_ended_nothing_of_ours_is_left(container: Counting) -> None:
+    standstill = container.standstill()
+    standstill.clear()  # nothing was begun
+    standstill.begin()
+    Freezer(container.freezer).kill()
+    standstill.clear()
+    assert container.freezer.exists() and not standstill.inner.exists()
+
+
 def test_no_step_is_taken_before_during_and_after_the_dump(container: Counting) -> None:
     standstill = container.standstill()
     standstill.enter()
