@@ -57,8 +57,10 @@ def _count(values: Values, order: dict[str, Any], event: dict[str, Any]) -> None
         ended, code = "failed", event["failure"]["code"]
     elif "phases" not in result:
         ended = "recovered" if result.get("recovered") else "nothing"
-    values["migrations_total", _labels(runtime=runtime, ended=ended, code=code)] += 1
-    values["migration_last_timestamp_seconds", _labels(ended=ended)] = int(time.time())
+    labels = _labels(runtime=runtime, ended=ended, code=code)
+    values["migrations_total", labels] += 1
+    # A rule on this one warns of a first failure, too: a counter that begins at one has not grown.
+    values["migration_last_timestamp_seconds", labels] = int(time.time())
     if ended == "moved":
         _count_move(values, runtime, result)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def test_migrations_are_counted_by_how_they_ended(path: Path) -> None:
     counted = lines(path)
     assert counted['migrations_total{runtime="podman",ended="moved",code=""}'] == 2
     assert counted['migrations_total{runtime="pod",ended="failed",code="no_image"}'] == 1
+    last = counted['migration_last_timestamp_seconds{runtime="pod",ended="failed",code="no_image"}']
+    assert 0 <= time.time() - last < 60
     assert counted['migrations_total{runtime="podman",ended="nothing",code=""}'] == 1
 
 
