@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,11 +64,14 @@ def _rpc() -> Any:
 class CriuService:
     """One CRIU that runs in a network namespace, and waits for its one request.
 
-    ``cgroup`` is a directory of a hierarchy of version 1 that it, and so what it restores, is in.
+    ``cgroup`` is a directory of a hierarchy of version 1 that it, and so what it restores, is in,
+    and ``keep`` are descriptors that it inherits.
     It ends by itself when this object or its process does, unless it is at work.
     """
 
-    def __init__(self, namespace: Path, cgroup: Path | None = None) -> None:
+    def __init__(
+        self, namespace: Path, cgroup: Path | None = None, keep: Iterable[int] = ()
+    ) -> None:
         enter = ["sh", "-c", _ENTER, str(cgroup / "cgroup.procs")] if cgroup else []
 
         def begin(descriptor: int) -> Process:
@@ -78,7 +81,7 @@ class CriuService:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                pass_fds=[descriptor],
+                pass_fds=[descriptor, *keep],
                 start_new_session=True,
             )
 
@@ -93,11 +96,26 @@ class CriuService:
             self._process: Process = begin(theirs.fileno())
 
     def dump(self, images: Path, timeout: float, **options: Any) -> None:
-        """Dump into the directory ``images``; ``options`` are fields of rpc.proto's criu_opts."""
+        """Dump into the directory ``images``; ``options`` are fields of rpc.proto's criu_opts.
+
+        ``page_server`` is the descriptor of a socket, which gets memory instead of the directory.
+        """
         self._request("DUMP", "checkpoint_failed", images, timeout, options)
 
-    def restore(self, images: Path, timeout: float, **options: Any) -> None:
-        """Restore from the directory ``images``; the processes go on without CRIU."""
+    def restore(
+        self,
+        images: Path,
+        timeout: float,
+        on_step: Callable[[str, int], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Restore from the directory ``images``; the processes go on without CRIU.
+
+        ``on_step`` is told what CRIU has done, while it waits.
+        """
+        if on_step is not None:
+            self._on_step = on_step
+            options["notify_scripts"] = True
         self._request("RESTORE", "restore_failed", images, timeout, options)
 
     def _request(
@@ -107,6 +125,8 @@ class CriuService:
         request = rpc.criu_req(type=getattr(rpc, kind))
         # A directory is named by its path where the descriptor, a required field, is -1.
         fields = {"images_dir_fd": -1, "images_dir": self._path(images), "log_file": LOG, **options}
+        if "page_server" in fields:
+            request.opts.ps.fd = fields.pop("page_server")
         for key, number in fields.pop("inherit_fd", {}).items():
             request.opts.inherit_fd.add(key=key, fd=number)
         for name, value in fields.items():

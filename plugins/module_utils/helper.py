@@ -27,6 +27,7 @@ from . import node
 from .checkpoint.images import pycriu
 from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
+from .memory import stream as memory
 from .reserve import Reserve
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
@@ -100,6 +101,8 @@ class Operations:
         """Make the network that the copy will wake up in."""
         if rewrites:
             pycriu()
+        if self._has_much_memory(about):
+            self.workload.memory_receiver = memory.Receiver(about["memory_bytes"])
         self.workload.prepare_destination(about, Endpoint(**endpoint))
         self.volumes.prepare(about)
         self._have_ready(about, "receive", "restore")
@@ -108,6 +111,8 @@ class Operations:
         """Open the stream to the destination before anything is held."""
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
+        if self._has_much_memory(about):
+            self.workload.memory_sender = memory.Sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
         self._lookout = Lookout(self.workload.network(about))
         self.volumes.name_lineage(about)
@@ -115,8 +120,11 @@ class Operations:
 
     def _have_ready(self, about: About, *purposes: str) -> None:
         """What can be taken and looked for before anything is held."""
+        size = int(about.get("memory_bytes", 0))
+        if self._has_much_memory(about):  # what goes apart has its own
+            size = memory.WORTH_IT
         for purpose in purposes:
-            self._reserves[purpose] = Reserve(int(about.get("memory_bytes", 0)))
+            self._reserves[purpose] = Reserve(size)
         gc.collect()
         gc.freeze()
 
@@ -125,6 +133,9 @@ class Operations:
         reserve = self._reserves.pop(purpose, None)
         if reserve is not None:
             reserve.let_go()
+
+    def _has_much_memory(self, about: About) -> bool:
+        return self.workload.streams_memory and about["memory_bytes"] >= memory.WORTH_IT
 
     def freeze(self, about: About, last: bool) -> bool:
         """Freeze it unless connections are unsettled: then it goes on, and the answer is False.
@@ -169,10 +180,17 @@ class Operations:
             pass
 
     def transfer(self) -> dict[str, Any]:
-        """What of the checkpoint is not sent yet."""
+        """What of the checkpoint is not sent yet; memory that goes apart may be under way still."""
         if self._sender is None:
             raise FlowferryError("transfer_failed", "the stream to the destination is not open")
-        return self._sender.send(self.directory / "checkpoint")
+        sent = self._sender.send(self.directory / "checkpoint")
+        apart = self.workload.memory_sender
+        return {**sent, "size": sent["size"] + (apart.bytes if apart else 0)}
+
+    def receive_memory(self, lines: JsonLines) -> None:
+        """What the source sends apart from its checkpoint."""
+        if self.workload.memory_receiver is not None:
+            self.workload.memory_receiver.receive(lines)
 
     def receive(self, lines: JsonLines) -> None:
         """What the source's transfer() sends."""
@@ -223,6 +241,8 @@ class Operations:
         self.volumes.close()
         if self._sender is not None:
             self._sender.close()
+        if self.workload.memory_sender is not None:
+            self.workload.memory_sender.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _empty_checkpoint(self) -> Path:
@@ -273,6 +293,8 @@ class Helper:
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
                 self._operations.receive(lines)
+            elif hello.get("hello") == memory.PURPOSE:
+                self._operations.receive_memory(lines)
             elif hello.get("hello") == "volumes":
                 self._operations.volumes.receive(lines)
             elif hello.get("hello") == "keeper":

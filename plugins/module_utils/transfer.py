@@ -71,6 +71,15 @@ class JsonLines:
         """``length`` bytes that follow a message; fewer at the end of the stream."""
         return self._reader.read(length)
 
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill a buffer with what follows a message."""
+        at = 0
+        while at < len(buffer):
+            read = self._reader.readinto(buffer[at:])
+            if not read:
+                raise FlowferryError("transfer_failed", "the stream ended early")
+            at += read
+
     def shut_down(self) -> None:
         """End the connection under whoever reads or writes it in another thread."""
         with suppress(OSError):

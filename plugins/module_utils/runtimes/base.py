@@ -20,6 +20,7 @@ from ..checkpoint.addresses import rewrite_addresses
 from ..commands import run
 from ..criu import check_criu
 from ..errors import FlowferryError
+from ..memory.stream import Receiver, Sender
 from ..volumes.destination import Destination
 from ..volumes.model import Place, Store, collect
 from ..volumes.source import look
@@ -60,6 +61,8 @@ class Workload(ABC):
     """Where its volumes are made; without one it has none that could move."""
     growing_files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the files that checkpoint() only ever appends to: they are sent meanwhile."""
+    streams_memory: ClassVar[bool] = False
+    """Whether large memory can go apart from the checkpoint, by way of the two below."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:
@@ -72,6 +75,9 @@ class Workload(ABC):
         self.name = name
         self.certificates: dict[str, str] = {}
         """Of this migration; whoever runs it gives them."""
+        self.memory_sender: Sender | None = None
+        self.memory_receiver: Receiver | None = None
+        """Given before prepare_source() and prepare_destination() if there is much memory."""
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ the source before the hold and on the destination by the restore; what is in it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..cgroup import ROOT, Freezer
 from ..criu import check_pipes, check_processes, check_space, link
 from ..criu_service import OPTIONS, CriuService, learn_kernel
 from ..errors import FlowferryError
+from ..memory.apart import Incoming, Outgoing
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
 
@@ -35,10 +36,12 @@ class ProcessTree(Workload):
     removal = "ip netns pids {name} | xargs kill"
     start = "setsid nsenter --net=/run/netns/{name} PROGRAM"
     growing_files = ("images/pages-*.img",)
+    streams_memory = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._service: CriuService | None = None
+        self._outgoing: Outgoing | None = None
 
     @property
     def namespace(self) -> Path:
@@ -166,7 +169,9 @@ class ProcessTree(Workload):
         while missing := self._outside_freezer():
             for pid in missing:
                 inside.write_text(str(pid))
-        self._service = CriuService(self.namespace)
+        self._outgoing = Outgoing(self.memory_sender) if self.memory_sender else None
+        keep = [self._outgoing.descriptor] if self._outgoing else []
+        self._service = CriuService(self.namespace, keep=keep)
 
     def _outside_freezer(self) -> set[int]:
         return {process.pid for process in in_network(self.namespace)} - set(self.freezer.pids())
@@ -198,7 +203,7 @@ class ProcessTree(Workload):
         images, files = directory / "images", directory / "files"
         images.mkdir()
         files.mkdir()
-        with self._criu() as criu:
+        with self._criu() as criu, self._memory_apart(directory, images) as more:
             criu.dump(
                 images,
                 PATIENCE,
@@ -206,10 +211,22 @@ class ProcessTree(Workload):
                 leave_running=True,
                 freeze_cgroup=str(self.freezer.path),
                 **OPTIONS,
+                **more,
             )
         pids = self.freezer.pids()
         (directory / "processes.json").write_text(json.dumps(pids))
         self.moved_files.write(about["id"], open_files.pack(open_files.find(pids), files))
+
+    @contextmanager
+    def _memory_apart(self, directory: Path, images: Path) -> Iterator[dict[str, int]]:
+        """Options of a dump during which large memory is sent already, if that was prepared."""
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is None:
+            yield {}
+            return
+        options = {"page_server": outgoing.descriptor}
+        with outgoing.dumping(directory, images, {pid: pid for pid in self.freezer.pids()}):
+            yield options
 
     # -- destination
 
@@ -217,13 +234,26 @@ class ProcessTree(Workload):
         self.moved_files.write(about["id"], open_files.packed(directory / "files"))
         open_files.unpack(directory / "files")
         with self._criu(self.freezer.path) as criu:
-            criu.restore(directory / "images", PATIENCE, **OPTIONS)
+            criu.restore(directory / "images", PATIENCE, self._incoming(directory), **OPTIONS)
         wanted = set(json.loads((directory / "processes.json").read_text()))
         missing = wanted - set(self.freezer.pids())
         if missing:
             raise FlowferryError(
                 "restore_failed", f"{self.title}: processes {sorted(missing)} ended at once"
             )
+
+    def _incoming(self, directory: Path) -> Callable[[str, int], None] | None:
+        """What is to be done at CRIU's steps: nothing, unless memory comes apart."""
+        incoming = Incoming(self.memory_receiver, directory, directory / "images")
+
+        def on_step(step: str, _: int) -> None:
+            try:
+                incoming.at_step(step, {pid: pid for pid in self.freezer.pids()})
+            except BaseException:
+                self.freezer.kill()  # or CRIU would let them run, with memory missing
+                raise
+
+        return on_step if incoming.is_needed else None
 
     @contextmanager
     def _criu(self, cgroup: Path | None = None) -> Iterator[CriuService]:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dump and a restore by CRIU of which large memory goes apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..checkpoint import images
+from . import vm
+from .page_server import PageServer
+from .regions import Regions
+from .stream import Receiver, Sender
+
+_NOTE = "memory.json"
+# Where CRIU waits at the end of a restore, when every process is what it was and none runs.
+_LAST_STEP = "pre-resume"
+
+
+class Outgoing:
+    """The source's part of one dump."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._regions = Regions({})
+        self._pages = PageServer(self._takes)
+
+    @property
+    def descriptor(self) -> int:
+        """For CRIU, which inherits it: its page server."""
+        return self._pages.theirs
+
+    @contextmanager
+    def dumping(self, directory: Path, files: Path, pids: Mapping[int, int]) -> Iterator[None]:
+        """Beside CRIU's dump into ``files``; ``directory`` gets a note of what goes apart.
+
+        ``pids`` has this node's pid for CRIU's.
+        """
+        self._regions = Regions(pids)
+        self._sender.begin(pids)
+        self._pages.begin(files)
+        try:
+            yield
+            self._pages.finish()
+        finally:
+            self._pages.close()
+            self._sender.finish()
+        note = {"connections": self._sender.connections, "bytes": self._sender.bytes}
+        (directory / _NOTE).write_text(json.dumps(note))
+
+    def _takes(self, pid: int, start: int, size: int) -> bool:
+        takes = self._regions.has(pid, start, start + size)
+        if takes:
+            self._sender.send(pid, start, size)
+        return takes
+
+
+class Incoming:
+    """The destination's part of one restore."""
+
+    def __init__(self, receiver: Receiver | None, directory: Path, files: Path) -> None:
+        self._receiver = receiver
+        self._note = directory / _NOTE
+        self._images = files
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether memory comes apart."""
+        return self._note.exists()
+
+    def at_step(self, step: str, pids: Mapping[int, int]) -> None:
+        """CRIU has come to that step; ``pids`` has this node's pid for CRIU's."""
+        if step != _LAST_STEP or not self.is_needed:
+            return
+        note = json.loads(self._note.read_text())
+        assert self._receiver is not None
+        with _kernels_own(self._images, pids):
+            self._receiver.place(pids, note["connections"], note["bytes"])
+
+
+@contextmanager
+def _kernels_own(directory: Path, pids: Mapping[int, int]) -> Iterator[None]:
+    """Keep what the kernel has told the threads of the copy about themselves.
+
+    It writes to their memory on which processor they run (rseq(2)), and again only when that
+    changes; what the source's were told is not true here.
+    """
+    kept = []
+    for process, place in _told(directory):
+        buffer = bytearray(place.size)
+        vm.read(pids[process], [place], vm.address_of(buffer))
+        kept.append((pids[process], place, buffer))
+    yield
+    for pid, place, buffer in kept:
+        vm.write(pid, [place], vm.address_of(buffer))
+
+
+def _told(directory: Path) -> Iterator[tuple[int, vm.Range]]:
+    """Where the kernel tells threads about themselves, and of which process they are."""
+    tree = directory / "pstree.img"
+    for process in images.messages(images.read(tree), "PSTREE", "pstree_entry", tree):
+        for thread in process.threads:
+            path = directory / f"core-{thread}.img"
+            if not path.exists():  # that of a process that has ended already
+                continue
+            for core in images.messages(images.read(path), "CORE", "core_entry", path):
+                place = core.thread_core.rseq_entry
+                if place.rseq_abi_pointer:
+                    yield process.pid, vm.Range(place.rseq_abi_pointer, place.rseq_abi_size)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which memory goes past CRIU: the large regions of it, that nobody shares."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+SMALLEST = 1 << 22
+"""Bytes of a region. What is smaller CRIU brings; it is not worth the trouble."""
+
+
+class Regions:
+    """Those of some processes that stand still; ``pids`` has this node's pid for CRIU's.
+
+    Private anonymous memory that can be read and written. A region that lies where another process
+    has one may be shared with that page by page since a fork: CRIU restores it as it was.
+    """
+
+    def __init__(self, pids: Mapping[int, int]) -> None:
+        found = [
+            (start, end, pid)
+            for pid, here in pids.items()
+            for start, end in _large(Path(f"/proc/{here}/maps"))
+        ]
+        self._of: dict[int, list[tuple[int, int]]] = {}
+        for start, end, pid in _alone(sorted(found)):
+            self._of.setdefault(pid, []).append((start, end))
+
+    def has(self, pid: int, start: int, end: int) -> bool:
+        """Whether all of that lies in a region."""
+        regions = self._of.get(pid, [])
+        at = bisect_right(regions, (start, 1 << 64)) - 1
+        return at >= 0 and regions[at][0] <= start and end <= regions[at][1]
+
+
+def _alone(regions: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Those that no other one overlaps, of some that are sorted."""
+    reach = 0
+    for at, region in enumerate(regions):
+        following = regions[at + 1][0] if at + 1 < len(regions) else region[1]
+        if reach <= region[0] and region[1] <= following:
+            yield region
+        reach = max(reach, region[1])
+
+
+def _large(maps: Path) -> list[tuple[int, int]]:
+    """Adjacent regions are one: the kernel does not merge all that it could."""
+    found: list[tuple[int, int]] = []
+    for line in maps.read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        name = fields[5] if len(fields) > 5 else ""
+        if fields[1] != "rw-p" or fields[4] != "0" or name not in ("", "[heap]"):
+            continue
+        start, end = (int(word, 16) for word in fields[0].split("-"))
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return [region for region in found if region[1] - region[0] >= SMALLEST]
