@@ -184,7 +184,6 @@ class Receiver:
         self._write(self._pids, batch, buffer)
 
     def _write(self, pids: Mapping[int, int], batch: Batch, buffer: memoryview) -> None:
-        self._reserve.hand_over(batch.size)
         vm.write(pids[batch.pid], batch.ranges, vm.address_of(buffer))
         self._reserve.take_back(buffer)
 
