@@ -14,6 +14,8 @@ from demo.lab_control import NODES, Lab, wait_for
 from demo.traffic import RemoteClient
 
 SPACE = "ff-tree"
+MEMORY = 272 << 20
+"""Of tree.py, most of which goes apart from the checkpoint."""
 DIRECTORY = "/root/tree"
 PROGRAM = Path(__file__).with_name("tree.py")
 CLIENT = Path(__file__).with_name("program_client.py")
@@ -74,6 +76,7 @@ def assert_goes_on(client: RemoteClient, rounds: int, pids: list[int]) -> None:
             "child": number,
             "deleted": lines(number),
             "thread": True,
+            "memory": True,
             "pids": pids,
         }
 
@@ -83,7 +86,8 @@ def test_everything_that_is_open_moves(lab: Lab, client: RemoteClient) -> None:
     rounds = 2
     for source, destination in (("node1", "node2"), ("node2", "node1")):
         kept = lab.run(source, f"stat -c '%a %u %y' {DIRECTORY}/log")
-        lab.migrate(destination, workload=f"process:{SPACE}").must_succeed()
+        moved = lab.migrate(destination, workload=f"process:{SPACE}").must_succeed()
+        assert moved.outcome["image_bytes"] > MEMORY, "what goes apart is counted"
         assert lab.run(destination, f"stat -c '%a %u %y' {DIRECTORY}/log") == kept
         assert lab.run(source, f"ls -A {DIRECTORY}") == "", "what moves goes from its source"
         found = lab.run(destination, f"ls {DIRECTORY}").split()

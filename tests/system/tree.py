@@ -2,11 +2,12 @@
 """A process tree with whatever a plain process can have open: python3 tree.py DIRECTORY.
 
 It has a thread, a child that it talks to by pipes, an appended log, a locked file, a mapped one,
-one that was deleted, and sockets for TCP and UDP. Each round uses all of them; what is asked over
-either socket is answered with what they say.
+one that was deleted, sockets for TCP and UDP, and much memory, some of which its child shares. Each
+round uses all of them; what is asked over either socket is answered with what they say.
 """
 
 import fcntl
+import hashlib
 import json
 import mmap
 import os
@@ -42,7 +43,10 @@ def start_child():
 
 class Tree:
     def __init__(self, directory):
+        shared = os.urandom(16 << 20)
         self.child, self.ask, self.told = start_child()
+        self.memory = [shared, os.urandom(256 << 20)]
+        self.digests = self.digest()
         self.rounds = self.ticks = 0
         self.log = (directory / "log").open("a")
         self.locked = (directory / "locked").open("w")
@@ -54,6 +58,10 @@ class Tree:
         self.deleted = (directory / "deleted").open("w+")
         (directory / "deleted").unlink()
         threading.Thread(target=self.tick, daemon=True).start()
+
+    def digest(self):
+        """Of its memory, as it is now."""
+        return [hashlib.sha256(part).hexdigest() for part in self.memory]
 
     def tick(self):
         while True:
@@ -80,6 +88,7 @@ class Tree:
             "child": int.from_bytes(os.read(self.told, 8), "big"),
             "deleted": self.deleted.read(),
             "thread": self.next_tick(),
+            "memory": self.digest() == self.digests,
             "pids": [os.getpid(), self.child],
         }
 

@@ -57,7 +57,7 @@ def _transfer(name: str, pid: int, ranges: Sequence[Range], here: int) -> None:
     )
     if done != size:
         reason = os.strerror(ctypes.get_errno()) if done < 0 else f"{done} of {size} bytes"
-        raise FlowferryError("memory_failed", f"memory of process {pid}, {name}: {reason}")
+        raise FlowferryError("transfer_failed", f"memory of process {pid}, {name}: {reason}")
 
 
 def populate(start: int, size: int) -> bool:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which memory goes past CRIU: of real processes, which have it mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.memory.regions import SMALLEST, Regions
+
+from .test_memory_stream import PLACE, SIZE, Holder
+
+
+@pytest.fixture
+def holder() -> Iterator[Callable[[], Holder]]:
+    """Starts processes that have SIZE bytes at PLACE."""
+    started: list[Holder] = []
+
+    def start() -> Holder:
+        started.append(Holder("empty"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+
+
+def test_large_memory_of_one_process_goes_apart(holder: Callable[[], Holder]) -> None:
+    regions = Regions({7: holder().pid})
+    assert regions.has(7, PLACE, PLACE + SIZE)
+    assert regions.has(7, PLACE + 4096, PLACE + 8192)
+    assert not regions.has(7, PLACE + SIZE - 4096, PLACE + SIZE + 4096), "not beyond its end"
+    assert not regions.has(7, PLACE - 4096, PLACE + 4096), "not before its beginning"
+    assert not regions.has(8, PLACE, PLACE + SIZE), "not of somebody else"
+
+
+def test_what_relatives_may_share_stays(holder: Callable[[], Holder]) -> None:
+    regions = Regions({7: holder().pid, 8: holder().pid})
+    assert not regions.has(7, PLACE, PLACE + SIZE)
+    assert not regions.has(8, PLACE, PLACE + SIZE)
+
+
+def test_stacks_files_and_small_memory_stay() -> None:
+    mine = Regions({7: os.getpid()})
+    with open("/proc/self/maps") as maps:  # noqa: PTH123 - nothing is mapped meanwhile
+        for line in maps:
+            area, access, *_ = fields = line.split()
+            start, end = (int(word, 16) for word in area.split("-"))
+            if fields[-1] == "[stack]" or access[:2] != "rw" or access[3] == "s":
+                assert not mine.has(7, start, end), line
+    assert SMALLEST > 1 << 20
