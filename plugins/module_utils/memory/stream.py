@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from ..errors import FlowferryError
 from ..transfer import JsonLines, connect
 from . import vm
-from .reserve import PATIENCE, PIECE, Reserve
+from .buffers import PATIENCE, PIECE, Buffers
 from .vm import Range
 
 WORTH_IT = 16 << 20
@@ -130,10 +130,10 @@ class Sender:
 
 
 class Receiver:
-    """The destination's end. What comes before there are processes waits in the reserve."""
+    """The destination's end. What comes before there are processes waits in buffers."""
 
     def __init__(self, memory_bytes: int) -> None:
-        self._reserve = Reserve(memory_bytes)
+        self._buffers = Buffers(memory_bytes)
         self._changed = threading.Condition()
         self._waiting: list[tuple[Batch, memoryview]] = []
         self._pids: Mapping[int, int] | None = None
@@ -168,7 +168,7 @@ class Receiver:
                 batch.add(start, length)
             if batch.size != size:
                 raise _not_announced()
-            buffer = self._reserve.buffer()
+            buffer = self._buffers.buffer()
             lines.read_into(buffer[:size])
             self._take(batch, buffer)
             received += size
@@ -185,7 +185,7 @@ class Receiver:
 
     def _write(self, pids: Mapping[int, int], batch: Batch, buffer: memoryview) -> None:
         vm.write(pids[batch.pid], batch.ranges, vm.address_of(buffer))
-        self._reserve.take_back(buffer)
+        self._buffers.take_back(buffer)
 
     def place(self, pids: Mapping[int, int], connections: int, size: int) -> None:
         """Write everything into processes, which do not run yet; returns when all is there.

@@ -18,7 +18,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.certificates import
 )
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.memory import stream
-from ansible_collections.flowferry.core.plugins.module_utils.memory.reserve import PIECE
+from ansible_collections.flowferry.core.plugins.module_utils.memory.buffers import PIECE
 
 CERTIFICATES = one_time_certificates()
 PAGE = 4096

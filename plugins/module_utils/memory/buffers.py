@@ -20,7 +20,7 @@ _KEPT = 4
 _LARGEST = 8 << 30
 
 
-class Reserve:
+class Buffers:
     """Buffers for what comes, whose pages are then those of the process that it is for.
 
     To find pages may mean to write others to disk first, and on a virtual machine to ask its host;
