@@ -102,15 +102,29 @@ def test_moves_fail_and_succeed_and_a_restart_is_ordinary(
     assert cluster.run_id() == afresh
 
 
-def test_what_would_stay_behind_is_refused(ordinary: ClusterLab) -> None:
-    """By its reason; where any method will do, the kubelet's is taken, and it is said why."""
+def test_files_outside_of_volumes_move_or_are_a_reason(ordinary: ClusterLab) -> None:
+    """What was written comes along. What was removed is refused, by its reason; where any method
+    will do, the kubelet's is taken, and it is said why."""
     cluster = ordinary
-    pid = cluster.run(cluster.pod_node(), "pgrep -x redis-server")
-    cluster.run(cluster.pod_node(), f"echo content >/proc/{pid}/root/written")
+    in_root(cluster, "mkdir srv/own && echo content >srv/own/written && touch srv/empty")
+    for _ in range(2):
+        move(cluster).must_succeed()
+        assert in_root(cluster, "cat srv/own/written && ls srv") == "content\nempty\nown"
+
+    remove = "find usr -type f | sort | head -n 1 | xargs rm"
+    in_root(cluster, remove)
     refused = move(cluster).failure
-    assert refused["code"] == "direct_impossible" and "/written" in refused["message"]
+    assert refused["code"] == "direct_impossible" and "has removed a file" in refused["message"]
+    cluster.start_afresh()
+    in_root(cluster, remove)
     moved = move(cluster, method="auto").must_succeed().outcome
-    assert moved["method"] == "kubelet" and "/written" in moved["why"]
+    assert moved["method"] == "kubelet" and "has removed a file" in moved["why"]
+
+
+def in_root(cluster: ClusterLab, command: str) -> str:
+    """What the node says in the root directory of Redis's container."""
+    node = cluster.pod_node()
+    return cluster.run(node, f"cd /proc/$(pgrep -x redis-server)/root && {command}").strip()
 
 
 # As the Pod Security level "restricted" wants it, but for the user.

@@ -8,13 +8,14 @@ placeholder, and the application has a namespace of process ids of its own benea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..criu import check_pipes, check_processes, link
 from ..errors import FlowferryError
 from ..processes import Process
+from .layer import Layer
 
 PLACE = "/.flowferry"
 """Where a container sees the directory that the node keeps for it."""
@@ -42,7 +43,7 @@ def look(title: str, container: int, arguments: list[str], pids: Iterable[int]) 
     application = application_of(container)
     tree = [pid for pid in pids if pid != container or container == application]
     _check_tree(tree, application)
-    _check_files(container)
+    Layer.of(container).check()
     streams = {
         str(number): pipe
         for number in (1, 2)
@@ -75,32 +76,6 @@ def _check_tree(tree: list[int], application: int) -> None:
                 f"{' and namespaces' if foreign else ''}; it may be that of a `kubectl exec`, "
                 "which has to end first"
             )
-
-
-def _check_files(container: int) -> None:
-    """What the container has written to its own file system would stay behind."""
-    for line in Path(f"/proc/{container}/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[4] != "/":
-            continue
-        options = dict(one.partition("=")[::2] for one in rest.split()[2].split(","))
-        if rest.split()[0] != "overlay" or not Path(options.get("upperdir", "-")).is_dir():
-            raise refused("what it has written to its file system is not known here: no overlay")
-        written = sorted(_written(Path(options["upperdir"])))
-        if written:
-            raise refused(
-                "it has written files that would stay behind, outside of volumes: "
-                f"{', '.join(written[:3])}"
-            )
-
-
-def _written(upper: Path) -> Iterator[str]:
-    """Files that were made, changed or removed; those without content runtimes make to mount."""
-    for directory, _, files in os.walk(upper):
-        for name in files:
-            path = Path(directory, name)
-            if path.is_symlink() or not path.is_file() or path.stat().st_size:
-                yield f"/{path.relative_to(upper)}"
 
 
 def _descends(pid: int, ancestor: int) -> bool:

@@ -8,6 +8,8 @@ other container. CRIU, started beforehand in both, does all that is done while p
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from ..errors import FlowferryError
 from ..processes import Process
 from .criu_inside import CriuInside
 from .inside import OwnProcesses
+from .layer import ARCHIVE, Layer, unpack
 from .place import PodPlace
 
 _PATIENCE = 55.0
@@ -33,6 +36,7 @@ class DirectMover:
         self._services: dict[str, CriuInside] = {}
         self._containers: dict[str, int] = {}
         self._processes: dict[str, OwnProcesses] = {}
+        self._layers: dict[str, Layer] = {}
         self._done: list[CriuInside] = []
         """What has served, and is tidied away when nobody waits any more."""
 
@@ -44,6 +48,7 @@ class DirectMover:
         learn_kernel()
         for name, container in about["containers"].items():
             self._services[name] = CriuInside(container["direct"]["pid"])
+            self._layers[name] = Layer.of(container["direct"]["pid"])
 
     def freeze(self, about: About) -> None:
         """Stop every process."""
@@ -52,18 +57,22 @@ class DirectMover:
 
     def checkpoint(self, about: About, directory: Path) -> None:
         """Dump what is frozen, and stays so."""
-        for name, container in about["containers"].items():
-            here = directory / name
-            here.mkdir()
-            service = self._services.pop(name, None) or CriuInside(container["direct"]["pid"])
-            try:
-                freezer = Path(container["freezer"])
-                service.dump_container(here, _PATIENCE, freezer, **OPTIONS)
-            except FlowferryError as error:
-                raise self._named(error) from error
-            finally:
-                self._done.append(service)
-            _have_own_pids(here / "inventory.img")
+        containers = about["containers"]
+        _at_once(containers, lambda name: self._dump(name, containers[name], directory / name))
+
+    def _dump(self, name: str, container: dict[str, Any], here: Path) -> None:
+        here.mkdir()
+        pid = container["direct"]["pid"]
+        layer = self._layers.pop(name, None) or Layer.of(pid)
+        layer.pack(here / ARCHIVE)
+        service = self._services.pop(name, None) or CriuInside(pid)
+        try:
+            service.dump_container(here, _PATIENCE, Path(container["freezer"]), **OPTIONS)
+        except FlowferryError as error:
+            raise self._named(error) from error
+        finally:
+            self._done.append(service)
+        _have_own_pids(here / "inventory.img")
 
     def resume(self, about: About) -> None:
         """Let the source go on where it was."""
@@ -92,18 +101,20 @@ class DirectMover:
 
     def restore(self, about: About, directory: Path, place: PodPlace) -> None:
         """Bring the applications to life in the placeholders."""
-        for name in about["containers"]:
-            if name not in self._services:
-                raise FlowferryError("helper_lost", "this helper has not prepared the destination")
-            service = self._services.pop(name)
-            self._done.append(service)
-            try:
-                here, processes = directory / name, self._processes[name]
-                pid = service.restore_container(here, _PATIENCE, processes, **OPTIONS)
-            except FlowferryError as error:
-                raise self._named(error) from error
-            place.has_come(name, pid)
-            self._require(self._containers[name], pid)
+        if not set(about["containers"]) <= set(self._services):
+            raise FlowferryError("helper_lost", "this helper has not prepared the destination")
+        _at_once(about["containers"], lambda name: self._revive(name, directory / name, place))
+
+    def _revive(self, name: str, here: Path, place: PodPlace) -> None:
+        container, service = self._containers[name], self._services.pop(name)
+        self._done.append(service)
+        unpack(container, here / ARCHIVE)
+        try:
+            pid = service.restore_container(here, _PATIENCE, self._processes[name], **OPTIONS)
+        except FlowferryError as error:
+            raise self._named(error) from error
+        place.has_come(name, pid)
+        self._require(container, pid)
 
     def _require(self, container: int, pid: int) -> None:
         seen = Path(f"/proc/{container}/root/proc/{pid}/stat")
@@ -131,6 +142,17 @@ class DirectMover:
 
     def _named(self, error: FlowferryError) -> FlowferryError:
         return FlowferryError(error.code, f"{self._title}: {error}", error.details)
+
+
+def _at_once(names: Iterable[str], work: Callable[[str], None]) -> None:
+    """Work on each container, on all at the same time; one that fails does not stop the others."""
+    first, *others = names
+    if not others:
+        work(first)
+        return
+    with ThreadPoolExecutor(1 + len(others)) as pool:
+        for begun in [pool.submit(work, name) for name in (first, *others)]:
+            begun.result()
 
 
 def _have_own_pids(inventory: Path) -> None:
