@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ..criu import link
 from ..criu_service import KERNEL_DATA
 from ..errors import FlowferryError
 from . import inside
@@ -23,6 +24,8 @@ ARCHIVE = "written.tar"
 MOST = 16 << 20
 """Bytes that may be sent while clients wait."""
 _OPAQUE = "trusted.overlay.opaque"
+# CRI-O makes this one in every container.
+_MADE = {"etc/mtab": "/proc/mounts"}
 
 
 class Layer:
@@ -90,6 +93,8 @@ class Layer:
                 if stat.S_ISSOCK(info.st_mode) or f"/{path}" in self._mounts:
                     continue
                 if stat.S_ISDIR(info.st_mode) and self._is_known(path, info):
+                    continue
+                if stat.S_ISLNK(info.st_mode) and link(Path(top, path)) == _MADE.get(path):
                     continue
                 yield path, info
 

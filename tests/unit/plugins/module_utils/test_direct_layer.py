@@ -28,6 +28,7 @@ def upper(tmp_path: Path) -> Path:
     (made / "proc" / "deep").mkdir(parents=True)
     (made / "etc").mkdir()
     (made / "etc" / "hostname").touch()
+    (made / "etc" / "mtab").symlink_to("/proc/mounts")
     (made / "run").mkdir()
     (made / "run" / "criu.kdat").write_text("lent")
     return made
