@@ -64,14 +64,15 @@ class DirectMover:
         here.mkdir()
         pid = container["direct"]["pid"]
         layer = self._layers.pop(name, None) or Layer.of(pid)
-        layer.pack(here / ARCHIVE)
         service = self._services.pop(name, None) or CriuInside(pid)
-        try:
-            service.dump_container(here, _PATIENCE, Path(container["freezer"]), **OPTIONS)
-        except FlowferryError as error:
-            raise self._named(error) from error
-        finally:
-            self._done.append(service)
+        self._done.append(service)
+        with ThreadPoolExecutor(1) as beside:
+            packed = beside.submit(layer.pack, here / ARCHIVE)
+            try:
+                service.dump_container(here, _PATIENCE, Path(container["freezer"]), **OPTIONS)
+            except FlowferryError as error:
+                raise self._named(error) from error
+            packed.result()
         _have_own_pids(here / "inventory.img")
 
     def resume(self, about: About) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +28,8 @@ ANSWERS = {
     "addressing": {"owner": ""},
     "restored": True,
     "copy_addresses": ["198.19.0.100"],
+    "inspect_direct": {"redis": {"pid": 1, "command": ["redis-server"], "streams": {}}},
+    "machine": platform.machine(),
 }
 
 
@@ -86,11 +89,11 @@ class Rig:
         self.kubeconfig = fake.kubeconfig(directory)
         self.choose("redis")
 
-    def choose(self, name: str) -> None:
-        """The pod that is meant from now on."""
+    def choose(self, name: str, method: str = "kubelet") -> None:
+        """The pod that is meant from now on, and how it is to move."""
         self.name = name
         workload = open_workload(f"pod:default/{name}")
-        self.helpers = with_cluster(workload, self.nodes, self.kubeconfig)
+        self.helpers = with_cluster(workload, self.nodes, self.kubeconfig, method)
 
     def choose_member(self) -> None:
         """A pod of a StatefulSet."""
@@ -337,6 +340,20 @@ def test_a_restore_does_not_need_the_api_server(rig: Rig, monkeypatch: pytest.Mo
         rig.helpers["node2"].call("restore", about=about)
     rig.nodes["node2"].answers["restored"] = True
     rig.helpers["node2"].call("restore", about=about)
+
+
+def test_a_direct_move_asks_whether_its_copy_would_be_admitted(rig: Rig) -> None:
+    rig.choose("redis", "direct")
+    about = rig.plan()
+    assert (about["method"], list(rig.cluster.pods)) == ("direct", ["redis"])
+    message = 'pods "redis-moved" is forbidden: violates PodSecurity "baseline:latest"'
+    rig.cluster.fails["create", "pods"] = (403, {"message": message})
+    with pytest.raises(FlowferryError, match="PodSecurity") as failed:
+        rig.plan()
+    assert failed.value.code == "direct_impossible"
+    rig.choose("redis", "auto")
+    about = rig.plan()
+    assert about["method"] == "kubelet" and "PodSecurity" in about["why"]
 
 
 def test_a_copy_ends_on_its_node_even_if_the_api_server_refuses(rig: Rig) -> None:
