@@ -40,8 +40,8 @@ class CriuInside(CriuService):
             return inside.start(pid, "criu", words, keep, self._root, joins=joins)
 
         self._take: Callable[[int], None] | None = None
+        self._lend()  # before CRIU begins, which would look for itself and leave what it finds
         self._start(begin)
-        self._lend()
 
     def path(self, path: Path | str) -> str:
         """How this CRIU calls a path of the node."""
@@ -53,7 +53,7 @@ class CriuInside(CriuService):
         self.dump(images, timeout, pid=1, leave_running=True, freeze_cgroup=group, **options)
 
     def restore_container(
-        self, images: Path, timeout: float, processes: inside.OwnProcesses, **options: Any
+        self, images: Path, timeout: float, processes: inside.Beforehand, **options: Any
     ) -> int:
         """Restore with ``processes`` shown; returns the first, as the container sees it."""
         found = 0
@@ -62,9 +62,9 @@ class CriuInside(CriuService):
             nonlocal found
             if step == "setup-namespaces":  # they are there, and none of the copy's files
                 found = pid
-                processes.begin(pid)
-            elif step == "pre-resume":  # the last one before the copy runs
-                processes.require()
+                processes.begin(str(pid))
+            elif step == "pre-resume" and not processes.succeeds():  # the last one before it runs
+                raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
 
         self._on_step = on_step
         self.restore(images, timeout, notify_scripts=True, inherit_fd=self._streams, **options)

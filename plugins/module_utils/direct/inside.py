@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 from ..cgroup import ROOT
 from ..commands import run
@@ -166,67 +167,103 @@ def cgroups_of(pid: int) -> list[Path]:
     return found
 
 
-class OwnProcesses:
-    """Has /proc in the mounts of a copy show its own namespace of process ids.
+class Beforehand:
+    """A process that was forked before anybody waits, and does its work when it is told a word.
 
-    What the container's runtime has hidden or made read-only below /proc is so again. The process
-    that does it is forked before anybody waits, and works beside CRIU.
+    ``first`` it does at once. ``keep`` are the descriptors that it needs.
     """
 
-    def __init__(self, container: int) -> None:
-        lines = Path(f"/proc/{container}/mountinfo").read_text().splitlines()
-        mounts = [(words[4], words[words.index("-") + 1]) for words in map(str.split, lines)]
-        covered = [(at, kind) for at, kind in mounts if at.startswith("/proc/")]
+    def __init__(
+        self,
+        work: Callable[[str], None],
+        first: Callable[[], None] = lambda: None,
+        keep: Iterable[int] = (),
+    ) -> None:
         told, self._tell = os.pipe()
         forked = os.fork()
         if not forked:
-            _show(Path(f"/proc/{container}/root/proc"), covered, told)
+            _await_word(told, {told, *keep}, first, work)
         os.close(told)
         self._child = Child(forked)
 
-    def begin(self, pid: int) -> None:
-        """For the copy whose first process is this one, as the container sees it."""
-        os.write(self._tell, str(pid).encode())
+    def begin(self, word: str) -> None:
+        """Now it is to work, beside whoever says so."""
+        os.write(self._tell, word.encode())
 
-    def require(self) -> None:
-        """Wait until it is so."""
-        if self._end() != 0:
-            raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
+    def succeeds(self) -> bool:
+        """Wait until it has done so. One that was never told to has nothing to do."""
+        self.close()
+        return self._status == 0
 
     def close(self) -> None:
-        """There will be no copy, or require() was asked already."""
+        """It is not needed any more."""
         if self._tell >= 0:
-            self._end()
-
-    def _end(self) -> int:
-        os.close(self._tell)
-        self._tell = -1
-        return self._child.wait()
+            os.close(self._tell)
+            self._tell = -1
+            self._status = self._child.wait()
 
 
-def _show(processes: Path, covered: list[tuple[str, str]], told: int) -> None:
-    """What the process of an OwnProcesses does; it does not return."""
+def _await_word(
+    told: int, keep: set[int], first: Callable[[], None], work: Callable[[str], None]
+) -> NoReturn:
+    """What the process of a Beforehand does."""
     status = 71
     try:
-        os.closerange(3, told)  # or whoever has the other ends would take them for open
-        os.closerange(told + 1, _DESCRIPTORS)
-        first = os.read(told, 32).decode()
-        if not first:
-            status = 0
-            return
-        spaces = [os.open(processes / first / "ns" / kind, os.O_RDONLY) for kind in ("pid", "mnt")]
-        _enter(spaces, (), False)
-        inner = os.fork()  # only its children are in the namespace of process ids
-        if not inner:
-            _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEVICES | _NO_EXEC)
-            for at, kind in covered:
-                _cover(at, kind)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+        at = 3  # others are closed, or whoever has the other ends would take them for open
+        for kept in sorted(keep):
+            os.closerange(at, kept)
+            at = kept + 1
+        os.closerange(at, _DESCRIPTORS)
+        first()
+        if word := os.read(told, 4096).decode():
+            work(word)
+        status = 0
     except BaseException as error:  # nothing of this process may go on
-        print(f"inside {processes}: {error}", file=sys.stderr, flush=True)
+        print(f"inside a container: {error}", file=sys.stderr, flush=True)
     finally:
-        os._exit(status & 0xFF)
+        os._exit(status)
+
+
+def own_processes(container: int) -> Beforehand:
+    """Has /proc in a copy's mounts show its own namespace, when it is told the first process.
+
+    What the container's runtime has hidden or made read-only below /proc is so again.
+    """
+    lines = Path(f"/proc/{container}/mountinfo").read_text().splitlines()
+    mounts = [(words[4], words[words.index("-") + 1]) for words in map(str.split, lines)]
+    covered = [(at, kind) for at, kind in mounts if at.startswith("/proc/")]
+    processes = Path(f"/proc/{container}/root/proc")
+    return Beforehand(lambda first: _show(processes / first, covered))
+
+
+def _show(process: Path, covered: list[tuple[str, str]]) -> None:
+    _enter([os.open(process / "ns" / kind, os.O_RDONLY) for kind in ("pid", "mnt")], (), False)
+    inner = os.fork()  # only its children are in the namespace of process ids
+    if inner:
+        if os.waitpid(inner, 0)[1]:
+            raise OSError(f"no /proc for {process}")
+        return
+    _mount("proc", "/proc", "proc", _NO_SUID | _NO_DEVICES | _NO_EXEC)
+    for at, kind in covered:
+        _cover(at, kind)
+
+
+def with_files_of(container: int, work: Callable[[str, int], None]) -> Beforehand:
+    """Works with the mounts of a container, when it is told a path of the node.
+
+    That is told to ``work`` with the node's root directory, which the path is relative to.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    mounts = os.open(f"/proc/{container}/ns/mnt", os.O_RDONLY)
+    try:
+        return Beforehand(
+            lambda path: work(path.lstrip("/"), root),
+            lambda: _enter([mounts], (), False),
+            (root, mounts),
+        )
+    finally:
+        os.close(root)
+        os.close(mounts)
 
 
 def _cover(at: str, kind: str) -> None:

@@ -18,7 +18,6 @@ from typing import BinaryIO
 from ..criu import link
 from ..criu_service import KERNEL_DATA
 from ..errors import FlowferryError
-from . import inside
 
 ARCHIVE = "written.tar"
 MOST = 16 << 20
@@ -120,14 +119,10 @@ class Layer:
         return ""
 
 
-def unpack(pid: int, archive: Path) -> None:
-    """Have the container of a process have the same."""
-    if not archive.exists():
-        return
-    with archive.open("rb") as file:
-        status = inside.fork_inside(Path(f"/proc/{pid}"), lambda: _take_out(file)).wait()
-    if status != 0:
-        raise FlowferryError("restore_failed", "what it had written could not be written again")
+def take_out(archive: str, directory: int) -> None:
+    """Have this container have the same; the archive is below a directory of the node."""
+    with os.fdopen(os.open(archive, os.O_RDONLY, dir_fd=directory), "rb") as file:
+        _take_out(file)
 
 
 def _take_out(file: BinaryIO) -> None:

@@ -20,8 +20,8 @@ from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
 from ..processes import Process
 from .criu_inside import CriuInside
-from .inside import OwnProcesses
-from .layer import ARCHIVE, Layer, unpack
+from .inside import Beforehand, own_processes, with_files_of
+from .layer import ARCHIVE, Layer, take_out
 from .place import PodPlace
 
 _PATIENCE = 55.0
@@ -35,7 +35,8 @@ class DirectMover:
         self._title = title
         self._services: dict[str, CriuInside] = {}
         self._containers: dict[str, int] = {}
-        self._processes: dict[str, OwnProcesses] = {}
+        self._processes: dict[str, Beforehand] = {}
+        self._writers: dict[str, Beforehand] = {}
         self._layers: dict[str, Layer] = {}
         self._done: list[CriuInside] = []
         """What has served, and is tidied away when nobody waits any more."""
@@ -98,7 +99,8 @@ class DirectMover:
             }
             service = CriuInside(container.pid, streams, joins=True)
             self._services[container.name] = service
-            self._processes[container.name] = OwnProcesses(container.pid)
+            self._processes[container.name] = own_processes(container.pid)
+            self._writers[container.name] = with_files_of(container.pid, take_out)
 
     def restore(self, about: About, directory: Path, place: PodPlace) -> None:
         """Bring the applications to life in the placeholders."""
@@ -109,13 +111,23 @@ class DirectMover:
     def _revive(self, name: str, here: Path, place: PodPlace) -> None:
         container, service = self._containers[name], self._services.pop(name)
         self._done.append(service)
-        unpack(container, here / ARCHIVE)
+        self._write(name, here / ARCHIVE)
         try:
             pid = service.restore_container(here, _PATIENCE, self._processes[name], **OPTIONS)
         except FlowferryError as error:
             raise self._named(error) from error
         place.has_come(name, pid)
         self._require(container, pid)
+
+    def _write(self, name: str, archive: Path) -> None:
+        """What the application had written outside of volumes."""
+        if not archive.exists():
+            return
+        self._writers[name].begin(str(archive))
+        if not self._writers[name].succeeds():
+            raise FlowferryError(
+                "restore_failed", f"{self._title}: what it had written could not be written again"
+            )
 
     def _require(self, container: int, pid: int) -> None:
         seen = Path(f"/proc/{container}/root/proc/{pid}/stat")
@@ -138,8 +150,8 @@ class DirectMover:
         for service in self._done:
             service.close()
         self._done.clear()
-        for processes in self._processes.values():
-            processes.close()
+        for waiting in (*self._processes.values(), *self._writers.values()):
+            waiting.close()
 
     def _named(self, error: FlowferryError) -> FlowferryError:
         return FlowferryError(error.code, f"{self._title}: {error}", error.details)
