@@ -106,10 +106,10 @@ def test_files_outside_of_volumes_move_or_are_a_reason(ordinary: ClusterLab) -> 
     """What was written comes along. What was removed is refused, by its reason; where any method
     will do, the kubelet's is taken, and it is said why."""
     cluster = ordinary
-    in_root(cluster, "mkdir srv/own && echo content >srv/own/written && touch srv/empty")
+    in_root(cluster, "mkdir -p notes/own && echo content >notes/own/written && touch notes/empty")
     for _ in range(2):
         move(cluster).must_succeed()
-        assert in_root(cluster, "cat srv/own/written && ls srv") == "content\nempty\nown"
+        assert in_root(cluster, "cat notes/own/written && ls notes") == "content\nempty\nown"
 
     remove = "find usr -type f | sort | head -n 1 | xargs rm"
     in_root(cluster, remove)
