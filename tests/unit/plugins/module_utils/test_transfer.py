@@ -38,13 +38,14 @@ class Receiver:
     def _run(self) -> None:
         context = transfer.tls_context(CERTIFICATES, server=True)
         plain, _ = self.listener.accept()
-        with context.wrap_socket(plain, server_side=True) as connection:
-            lines = transfer.JsonLines(connection)
-            try:
+        # The client is done with the handshake before the server is.
+        try:
+            with context.wrap_socket(plain, server_side=True) as connection:
+                lines = transfer.JsonLines(connection)
                 assert lines.receive() == {"hello": "transfer"}
                 self.intact = transfer.receive(lines, self.directory)
-            except (FlowferryError, ssl.SSLError) as error:
-                self.error = error
+        except (FlowferryError, ssl.SSLError) as error:
+            self.error = error
 
     def join(self) -> None:
         self.thread.join(10)
