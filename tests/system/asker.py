@@ -4,7 +4,8 @@
     python3 asker.py tcp|udp HOST PORT COUNT     one connection (or socket) for each question
     python3 asker.py knock HOST PORT SECONDS     a datagram every 10 ms; how many were not answered
     python3 asker.py keep HOST PORT COUNT        connections that stay, each asked again and again:
-                                                 a line on standard input has it say what broke
+                                                 a line on standard input has it say what broke,
+                                                 and of whose
 
 It prints JSON.
 """
@@ -77,8 +78,10 @@ def keep() -> None:
     print(json.dumps({"connections": len(kept), "names": sorted(set(names))}), flush=True)
     for _ in sys.stdin:
         now = [_say(one) for one in kept]
-        broken = [n for n, (then, name) in enumerate(zip(names, now)) if then != name]
-        print(json.dumps({"broken": len(broken), "names": sorted(set(now))}), flush=True)
+        lost: dict[str, int] = {}
+        for name in (then for then, name in zip(names, now) if then != name):
+            lost[name] = lost.get(name, 0) + 1
+        print(json.dumps({"broken": sum(lost.values()), "lost": lost}), flush=True)
 
 
 def _say(one: socket.socket) -> str:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster import ClusterLab
+from cluster import ClusterLab, left_over
 from flowferry_p4.client import Session
 
 from demo import kubectl
@@ -67,22 +67,39 @@ class DataplaneLab(ClusterLab):
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "default", "labels": labels},
-            "spec": {
-                "nodeName": node,
-                "terminationGracePeriodSeconds": 0,
-                "dnsPolicy": "None",
-                "dnsConfig": {
-                    "nameservers": ["10.96.0.10"],
-                    "searches": ["default.svc.cluster.local"],
-                },
-                "containers": [
-                    {
-                        "name": "server",
-                        "image": f"{self.registry}/flowferry-dataplane:lab",
-                        "command": ["python3", "-c", SERVER, name],
-                    }
-                ],
+            "spec": {"nodeName": node, **self._answering(name)},
+        }
+
+    def controlled(self, kind: str, name: str, replicas: int, **labels: str) -> dict[str, Any]:
+        """A Deployment or StatefulSet of pods that say the names that they begin with."""
+        named = {"matchLabels": {"app": name}}
+        spec = self._answering("$(NAME)")
+        own = {"fieldRef": {"fieldPath": "metadata.name"}}
+        spec["containers"][0]["env"] = [{"name": "NAME", "valueFrom": own}]
+        template = {"metadata": {"labels": {"app": name, **labels}}, "spec": spec}
+        more = {"serviceName": name} if kind == "StatefulSet" else {}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"replicas": replicas, "selector": named, "template": template, **more},
+        }
+
+    def _answering(self, name: str) -> dict[str, Any]:
+        return {
+            "terminationGracePeriodSeconds": 0,
+            "dnsPolicy": "None",
+            "dnsConfig": {
+                "nameservers": ["10.96.0.10"],
+                "searches": ["default.svc.cluster.local"],
             },
+            "containers": [
+                {
+                    "name": "server",
+                    "image": f"{self.registry}/flowferry-dataplane:lab",
+                    "command": ["python3", "-c", SERVER, name],
+                }
+            ],
         }
 
     def service(
@@ -110,6 +127,23 @@ class DataplaneLab(ClusterLab):
 
     def until_ready(self, *names: str) -> None:
         self.kubectl("wait", "--for=condition=Ready", "--timeout=55s", *(f"pod/{n}" for n in names))
+
+    def scale(self, deployment: str, replicas: int) -> None:
+        self.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
+        self.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=55s")
+
+    def pod_at(self, app: str, address: str) -> dict[str, Any]:
+        """Of an application's pods the one that has an address, by whatever name."""
+        (found,) = [one for one in self.pods(app) if one["status"].get("podIP") == address]
+        return found
+
+    def move_away(self, pod: Mapping[str, Any]) -> dict[str, Any]:
+        """To the other node, without anything being left; how it went."""
+        (destination,) = set(NODES) - {pod["spec"]["nodeName"]}
+        moved = self.move(destination, f"pod:default/{pod['metadata']['name']}").must_succeed()
+        if left := left_over(moved.outcome):
+            raise LabError(str(left))
+        return moved.outcome
 
     def address_of(self, pod: str) -> str:
         return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
@@ -172,17 +206,26 @@ class DataplaneLab(ClusterLab):
 
     def until_answered(self, who: str, kind: str, host: str, port: int, *names: str) -> None:
         """Until all of these answer, and nobody else: switches learn of a Service one by one."""
+        self.until_several_answer(who, kind, host, port, len(names), names)
+
+    def until_several_answer(
+        self, who: str, kind: str, host: str, port: int, count: int, names: Sequence[str] = ()
+    ) -> set[str]:
+        """Until so many answer, by whatever names, unless these are given."""
         seen: dict[str, int] = {}
 
         def heard() -> bool:
             seen.clear()
-            seen.update(self.ask(who, kind, host, port, 12 * len(names)))
-            return set(seen) == set(names)
+            seen.update(self.ask(who, kind, host, port, 12 * count))
+            failed = any(name.startswith("no answer") for name in seen)
+            return set(seen) == set(names) if names else len(seen) == count and not failed
 
         try:
             wait_for(heard, "", 30)
         except LabError:
-            raise LabError(f"{who} asks {host} port {port}: {seen}, not {names}") from None
+            wanted = names or f"{count} names"
+            raise LabError(f"{who} asks {host} port {port}: {seen}, not {wanted}") from None
+        return set(seen)
 
     # -- its own programs
 
@@ -237,10 +280,15 @@ class Kept:
 
     def broken(self) -> int:
         """How many do not answer, or with another name than at first."""
+        return sum(self.lost().values())
+
+    def lost(self) -> dict[str, int]:
+        """The same, by the name that answered at first."""
         assert self._process.stdin is not None
         self._process.stdin.write("again\n")
         self._process.stdin.flush()
-        return int(self._hear()["broken"])
+        found: dict[str, int] = self._hear()["lost"]
+        return found
 
     def _hear(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -129,6 +130,7 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
     clients = [TrafficClient(pods, *kind) for kind in (("pingpong", "a"), ("writer", "b"))]
     try:
         before = pods.run_id()
+        silences: list[float] = []
         for number in range(MOVES):
             for client in clients:
                 client.seen()
@@ -138,8 +140,11 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
             seen = [client.seen() for client in clients]
             assert [one["errors"] for one in seen] == [[], []], f"move {number}"
             assert all(one["answers"] > 0 for one in seen)
-            print(f"move {number}: silence {seen[0]['longest_ms']} ms, hold {moved['hold_ms']} ms")
+            silences.append(seen[0]["longest_ms"])
+            print(f"move {number}: silence {silences[-1]} ms, hold {moved['hold_ms']} ms")
             assert pods.pod_node() == destination
+        cut = statistics.quantiles(silences, n=100, method="inclusive")
+        print(f"silence of {MOVES} moves: p50 {cut[49]:.0f} ms, p99 {cut[98]:.0f} ms")
         assert pods.run_id() == before
         assert pods.traces_everywhere() == {}
     finally:
@@ -168,6 +173,40 @@ def test_a_pod_behind_an_outside_address_moves_with_its_connections(pods: Datapl
     finally:
         for one in kept:
             one.end()
+    assert pods.traces_everywhere() == {}
+
+
+def test_connections_outlive_a_deployment_that_scales_and_a_move(pods: DataplaneLab) -> None:
+    """500 of a client outside: from three pods to seven, a move of one, and to three again.
+
+    Two of the first three stay, one of which has moved; only flows of the third one break.
+    """
+    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
+    pods.apply(
+        pods.controlled("Deployment", "scaled", 3), pods.service("scaled", 80, 8081, **balanced)
+    )
+    address = pods.outside("scaled")
+    few = pods.until_several_answer("client", "tcp", address, 80, 3)
+    first = [one["status"]["podIP"] for one in pods.pods("scaled")]
+    kept = pods.keep("client", address, 80, 500)
+    try:
+        pods.scale("scaled", 7)
+        assert few < pods.until_several_answer("client", "tcp", address, 80, 7)
+        assert kept.lost() == {}
+        moved = pods.move_away(pods.pod_at("scaled", first[0]))
+        assert kept.lost() == {}
+        for staying in first[:2]:
+            name = pods.pod_at("scaled", staying)["metadata"]["name"]
+            cost = "controller.kubernetes.io/pod-deletion-cost=9"
+            pods.kubectl("annotate", "pod", name, cost, "--overwrite")
+        pods.scale("scaled", 3)
+        left = pods.until_several_answer("client", "tcp", address, 80, 3)
+        lost = kept.lost()
+        assert len(few & left) == 2 and set(lost) == few - left, f"{lost} of {few}, now {left}"
+        print(f"hold {moved['hold_ms']} ms; {moved['phases']}; {lost} of {kept.count} ended")
+    finally:
+        kept.end()
+        pods.kubectl("delete", "deployment/scaled", "service/scaled", "--wait=false")
     assert pods.traces_everywhere() == {}
 
 
