@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -70,6 +70,7 @@ def settings() -> dict[str, Any]:
                     "last": found["rangeEnd"],
                     "gateway": found["gateway"],
                     "network": str(network),
+                    "ipv6": "ipv6" in found,
                 }
     return {}
 
@@ -80,19 +81,19 @@ def owner(address: str) -> str:
     return "" if lines[0] == MOVED else lines[0]
 
 
-def keep_reserved(address: str) -> None:
-    """Its pod moves away with it: when the sandbox ends, no other one here is to get it."""
-    _change(address, lambda lines: [*dict.fromkeys([lines[0], MOVED])] if lines[0] else [])
+def keep_reserved(addresses: Iterable[str]) -> None:
+    """Their pod moves away with them: when the sandbox ends, no other one here is to get them."""
+    _change(addresses, lambda lines: [*dict.fromkeys([lines[0], MOVED])] if lines[0] else [])
 
 
-def claim(address: str) -> None:
-    """A pod has come back to stay: the reservation is its own, and ends with it."""
-    _change(address, lambda lines: lines[:1])
+def claim(addresses: Iterable[str]) -> None:
+    """A pod has come back to stay: the reservations are its own, and end with it."""
+    _change(addresses, lambda lines: lines[:1])
 
 
-def free(address: str) -> None:
-    """No pod has it any more, wherever it had moved."""
-    _change(address, lambda lines: [] if lines[0] == MOVED else lines[:1])
+def free(addresses: Iterable[str]) -> None:
+    """No pod has them any more, wherever it had moved."""
+    _change(addresses, lambda lines: [] if lines[0] == MOVED else lines[:1])
 
 
 def _lines(address: str) -> list[str]:
@@ -100,17 +101,18 @@ def _lines(address: str) -> list[str]:
     return (file.read_text().split() if file.exists() else []) or [""]
 
 
-def _change(address: str, change: Callable[[list[str]], list[str]]) -> None:
+def _change(addresses: Iterable[str], change: Callable[[list[str]], list[str]]) -> None:
     if not STATE.is_dir():
         return
     with _locked():
-        file = STATE / str(ip_address(address))
-        lines = _lines(address)
-        after = change(lines)
-        if not any(after):
-            file.unlink(missing_ok=True)
-        elif after != lines:
-            file.write_text("\n".join(after))
+        for address in addresses:
+            file = STATE / str(ip_address(address))
+            lines = _lines(address)
+            after = change(lines)
+            if not any(after):
+                file.unlink(missing_ok=True)
+            elif after != lines:
+                file.write_text("\n".join(after))
 
 
 @contextmanager

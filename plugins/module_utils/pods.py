@@ -111,10 +111,8 @@ def _check_containers(title: str, pod: Pod) -> None:
     lasting = lasting_containers(pod["spec"])
     terminals = [c["name"] for c in lasting if c.get("tty") or c.get("stdin")]
     owner = controller_of(pod).get("kind")
-    ipv6 = [one["ip"] for one in pod["status"].get("podIPs", []) if ":" in one["ip"]]
     owners = [owner] if owner not in (None, "ReplicaSet", "StatefulSet") else []
     refused = [
-        ("IPv6 addresses, which the copy would not get", ipv6),
         ("containers with a terminal or standard input", terminals),
         ("a controller that would replace it at once", owners),
     ]

@@ -62,7 +62,7 @@ class KubernetesPod(Workload):
         *("empty_dirs", "set_aside"),
         "complaints",
         *("inspect_direct", "machine", "make_place", "placed"),
-        *("addressing", "copy_addresses", "keep_address", "free_address", "attachment"),
+        *("addressing", "copy_addresses", "keep_addresses", "free_addresses", "attachment"),
     )
     is_given_address = True
     # Of the direct method; the archives of the other one are complete when they are to be sent.
@@ -392,7 +392,7 @@ class KubernetesPod(Workload):
         """
         if _is_direct(about):
             self._direct.tidy()
-            pod_network.claim(about["copy_address"])
+            pod_network.claim(about["copy_addresses"])
             return
         checkpoints = self._checkpoint_images(about)
         for name, container in about["containers"].items():
@@ -405,7 +405,7 @@ class KubernetesPod(Workload):
                 self._runtime.pull(reference)
         self._runtime.remove_images(sorted(checkpoints - set(about["images"].values())))
         self._runtime.forget([])
-        pod_network.claim(about["copy_address"])
+        pod_network.claim(about["copy_addresses"])
         self._end_serving(about)
 
     def _server_at(self, reference: str) -> ImageServer:
@@ -431,9 +431,9 @@ class KubernetesPod(Workload):
 
     def retire(self, about: About) -> None:
         """End its processes and its network, and keep its checkpoint; nobody hears it end."""
-        address = about["endpoint"]["address"]
-        pod_network.cut_cable(address)
-        pod_network.keep_reserved(address)
+        endpoint = endpoints.Endpoint(**about["endpoint"])
+        pod_network.cut_cable(endpoint.address)
+        pod_network.keep_reserved(endpoint.addresses)
         self._end_pod(about["uid"])
         self._runtime.clear(list(about["containers"].values()))
 
@@ -455,13 +455,13 @@ class KubernetesPod(Workload):
 
     # -- either
 
-    def keep_address(self, address: str) -> None:
-        """The pod has moved away with its address."""
-        pod_network.keep_reserved(address)
+    def keep_addresses(self, addresses: list[str]) -> None:
+        """The pod has moved away with its addresses."""
+        pod_network.keep_reserved(addresses)
 
-    def free_address(self, address: str) -> None:
-        """A pod that had moved away with this address has another one now."""
-        pod_network.free(address)
+    def free_addresses(self, addresses: list[str]) -> None:
+        """A pod that had moved away with these addresses has others now."""
+        pod_network.free(addresses)
 
     def remove(self, about: About, endpoint: endpoints.Endpoint) -> None:
         """End what the pod ``about["remove_uid"]`` has on this node; the cable goes first.

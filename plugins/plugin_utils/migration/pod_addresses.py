@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address that a pod's copy gets when it is not to keep the source's: asked for, or chosen."""
+"""The addresses that a pod's copy gets: asked for, or one that its node chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -77,18 +77,20 @@ def _check_free(address: str, node: str, sandbox: str, cluster: Cluster) -> None
         )
 
 
-def address_of_copy(about: dict[str, Any], remote: NodeHelper, wanted: str) -> str:
-    """What the copy's sandbox has got, which must be the address that was asked for, if any was."""
-    found = remote.call("copy_addresses", about=about)
-    fitting = [one for one in found if one == wanted or (not wanted and ":" not in one)]
-    if not fitting:
+def addresses_of_copy(
+    about: dict[str, Any], remote: NodeHelper, wanted: Sequence[str]
+) -> list[str]:
+    """What the copy's sandbox has got: all that were asked for, or one of IPv4 if none was."""
+    found: list[str] = remote.call("copy_addresses", about=about)
+    fitting = list(wanted) or [one for one in found if ":" not in one][:1]
+    if not fitting or not set(fitting) <= set(found):
         raise FlowferryError(
             "prepare_failed",
             f"{remote.node} gave {about['namespace']}/{about['copy']} the address "
-            f"{', '.join(found) or '(none)'}, not {wanted or 'one of IPv4'}: its pod network has "
-            f"to heed the annotation {ANNOTATION} (the role pod_network sets one up)",
+            f"{', '.join(found) or '(none)'}, not {', '.join(wanted) or 'one of IPv4'}: its pod "
+            f"network has to heed the annotation {ANNOTATION} (the role pod_network sets one up)",
         )
-    return str(fitting[0])
+    return fitting
 
 
 def _mismatch(message: str) -> FlowferryError:

@@ -17,6 +17,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.errors import Flowf
 from .cluster import Cluster, Pod, Refused
 from .pod_names import SOURCE_ANNOTATION, NameReservation
 from .remote import NodeHelper
+from .strategy import addresses_of
 
 ATTEMPTS = 5
 # The kubelet has ended the sandbox of a deleted pod within this time (seconds).
@@ -26,7 +27,7 @@ Wait = Callable[[dict[str, Any], str, str, str], None]
 
 
 class HandOver:
-    """Of one move; ``about`` describes the source, and has ``copy_address`` and ``copy_node``."""
+    """Of one move; ``about`` describes the source, and has ``copy_addresses`` and ``copy_node``."""
 
     def __init__(self, cluster: Cluster, about: dict[str, Any], copy_of: MakeCopy) -> None:
         self.cluster = cluster
@@ -67,7 +68,7 @@ class HandOver:
         self.cluster.connect_kubelet(self.cluster.node(self.source_node))
         if found is None or not self._is_back(source, found):
             about = {**self.about, "copy_node": self.source_node}
-            about["copy_address"] = about["endpoint"]["address"]
+            about["copy_addresses"] = addresses_of(about["endpoint"])
             self._clear(source, found)
             source.call(
                 "prepare_destination", about=about, endpoint=about["endpoint"], rewrites=False
@@ -93,16 +94,17 @@ class HandOver:
                 source.call("set_aside", about={**about, "uid": uid})
             self.cluster.delete_pod(about["namespace"], about["pod"], uid)
             source.call("retire", about={**about, "uid": uid})
-        address = about["endpoint"]["address"]
         deadline = time.monotonic() + SANDBOX_LIMIT
-        while owner := source.call("addressing", address=address).get("owner"):
-            if time.monotonic() > deadline:
-                raise FlowferryError(
-                    "resume_failed",
-                    f"sandbox {owner[:12]} on {self.source_node} still has the address {address} "
-                    f"after {SANDBOX_LIMIT:g} s; the kubelet's log there says why it does not end",
-                )
-            time.sleep(0.02)
+        for address in addresses_of(about["endpoint"]):
+            while owner := source.call("addressing", address=address).get("owner"):
+                if time.monotonic() > deadline:
+                    raise FlowferryError(
+                        "resume_failed",
+                        f"sandbox {owner[:12]} on {self.source_node} still has the address "
+                        f"{address} after {SANDBOX_LIMIT:g} s; the kubelet's log there says why "
+                        "it does not end",
+                    )
+                time.sleep(0.02)
 
     def _is_back(self, source: NodeHelper, found: Pod) -> bool:
         about = {**self.about, "copy_uid": found["metadata"]["uid"]}

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -33,12 +34,13 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
 from . import placeholder, pod_direct
 from .cluster import Cluster, Pod, Refused
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
-from .pod_addresses import address_of_copy, new_endpoint
+from .pod_addresses import addresses_of_copy, new_endpoint
 from .pod_aliases import WORKLOAD_LABEL, first_name, label_of, labels_of, names_of
 from .pod_handover import HandOver
 from .pod_names import SOURCE_ANNOTATION
 from .pod_volumes import PodVolumes
 from .remote import NodeHelper
+from .strategy import addresses_of
 
 IMAGES_ANNOTATION = "flowferry.io/images"
 # The runtime has made the sandbox and asks for the image within this time (seconds) ...
@@ -225,8 +227,7 @@ class PodHelper:
             "volumes": self._empty_dirs(pod),
             "steady": len(containers) > 1 or writes_to_volumes(pod),
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
-            # There is no namespace by name that would have to be made: the runtime makes it.
-            "endpoint": {"namespace": f"pod-{uid}", "address": pod["status"]["podIP"], "mac": ""},
+            "endpoint": _endpoint_of(pod),
             # Where the node has a switch of its own: its port there.
             "attachment": self.remote.call("attachment", uid=uid) or {},
         }
@@ -338,7 +339,17 @@ class PodHelper:
         self.cluster.connect_kubelet(node)
         if about["method"] == "direct":
             placeholder.program(self.remote.call("machine"))
+        self._check_addresses(about)
         self.remote.call("check_destination", about=about)
+
+    def _check_addresses(self, about: dict[str, Any]) -> None:
+        """Whether the copy can have them."""
+        if _has_ipv6(about["endpoint"]) and not self.remote.call("addressing").get("ipv6"):
+            raise FlowferryError(
+                "pod_cannot_move",
+                f"{about['namespace']}/{about['pod']} has an IPv6 address, and the pod network of "
+                f"{self.node} takes none from a pod's annotation; it is not moved",
+            )
 
     def _find_endpoint(self, namespace: str) -> None:
         """There is no namespace before the copy."""
@@ -349,8 +360,14 @@ class PodHelper:
         It chooses when it makes the sandbox, which for a copy that keeps its name is too late: the
         switch has to know before the hold.
         """
-        pod = None if addresses else self._find()
-        if pod is not None and keeps_name(pod):
+        pod = self._find()
+        if pod is not None and _has_ipv6(_endpoint_of(pod)):
+            raise FlowferryError(
+                "pod_cannot_move",
+                f"{self.namespace}/{pod['metadata']['name']} has an IPv6 address, which a copy "
+                "under address_strategy=rewrite would not get; use address_strategy=keep",
+            )
+        if pod is not None and not addresses and keeps_name(pod):
             raise FlowferryError(
                 "address_mismatch",
                 f"the copy of {self.namespace}/{pod['metadata']['name']} is made only while "
@@ -376,40 +393,40 @@ class PodHelper:
             return self._prepare_placeholder(about, endpoint, **others)
         self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
         about["images"] = self.remote.call("serve_images", about=about)
-        about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
-        manifest = copy_of(about, self.node, endpoint["address"])
+        about["copy_node"], about["copy_addresses"] = self.node, addresses_of(endpoint)
+        manifest = copy_of(about, self.node, about["copy_addresses"])
         if about["keeps_name"]:
             self._hand_over(about).name.take(manifest)
             return endpoint
         created = self.cluster.create_pod(manifest)
         about["copy_uid"] = created["metadata"]["uid"]
         self._wait(about, "asked", WARM_LIMIT, code="prepare_failed", failed="made no sandbox for")
-        about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
+        about["copy_addresses"] = addresses_of_copy(about, self.remote, about["copy_addresses"])
         about["copy_attachment"] = self.remote.call("attachment", uid=about["copy_uid"]) or {}
-        return {**endpoint, "address": about["copy_address"]}
+        return _with_addresses(endpoint, about["copy_addresses"])
 
     def _prepare_placeholder(
         self, about: dict[str, Any], endpoint: dict[str, Any], **others: Any
     ) -> dict[str, Any]:
         """The copy is made now, and runs a placeholder, with CRIU waiting in it."""
         about["images"] = _images_of(about)
-        about["copy_node"], about["copy_address"] = self.node, endpoint["address"]
+        about["copy_node"], about["copy_addresses"] = self.node, addresses_of(endpoint)
         about["place"] = pod_direct.name_of_place(about)
         made = placeholder.program(self.remote.call("machine"))
         self.remote.call("make_place", about=about, program=made)
-        manifest = copy_of(about, self.node, endpoint["address"])
+        manifest = copy_of(about, self.node, about["copy_addresses"])
         created = self.cluster.create_pod(pod_direct.with_placeholders(about, manifest))
         about["copy_uid"] = created["metadata"]["uid"]
         self._wait(about, "placed", WARM_LIMIT, code="prepare_failed", failed="did not start")
-        about["copy_address"] = address_of_copy(about, self.remote, endpoint["address"])
+        about["copy_addresses"] = addresses_of_copy(about, self.remote, about["copy_addresses"])
         about["copy_attachment"] = self.remote.call("attachment", uid=about["copy_uid"]) or {}
         self.remote.call("prepare_destination", about=about, endpoint=endpoint, **others)
-        return {**endpoint, "address": about["copy_address"]}
+        return _with_addresses(endpoint, about["copy_addresses"])
 
     def _hand_over(self, about: dict[str, Any]) -> HandOver:
         def make(told: dict[str, Any], node: str) -> Pod:
-            ends = {about["copy_node"]: about["copy_address"]}
-            return copy_of(told, node, ends.get(node) or about["endpoint"]["address"])
+            ends = {about["copy_node"]: about["copy_addresses"]}
+            return copy_of(told, node, ends.get(node) or addresses_of(about["endpoint"]))
 
         return HandOver(self.cluster, about, make)
 
@@ -516,15 +533,15 @@ class PodHelper:
             self._hand_over(about).name.free()
         else:
             self._take_over(about)
-        address = endpoint["address"]
-        if about["copy_address"] == address:
-            self.remote.call("keep_address", address=address)
+        old = addresses_of(endpoint)
+        if about["copy_addresses"] == old:
+            self.remote.call("keep_addresses", addresses=old)
         self.cluster.delete_pod(about["namespace"], about["pod"], about["uid"])
         end = {**about, "remove_uid": about["uid"]}
         self.remote.call("remove", about=end, endpoint=endpoint)
-        if about["copy_address"] != address:
-            for remote in self._remotes.values():  # wherever it has been with that address
-                remote.call("free_address", address=address)
+        if about["copy_addresses"] != old:
+            for remote in self._remotes.values():  # wherever it has been with them
+                remote.call("free_addresses", addresses=old)
 
     def _take_over(self, about: dict[str, Any]) -> None:
         """Give the copy the labels of the source, and its controller, which then has one too many.
@@ -536,7 +553,7 @@ class PodHelper:
         label = label_of(first_name(source))
         labels = {**source["metadata"].get("labels", {}), WORKLOAD_LABEL: label}
         # A sandbox that is made anew some day is to have the address that the switch leads to.
-        address = {ADDRESS_ANNOTATION: about["copy_address"]}
+        address = {ADDRESS_ANNOTATION: ",".join(about["copy_addresses"])}
         metadata: dict[str, Any] = {"labels": labels, "annotations": address}
         owner = controller_of(source)
         if owner:
@@ -589,6 +606,23 @@ class PodHelper:
         self.cluster.delete_pod(about["namespace"], about["copy"], about["copy_uid"])
 
 
+def _endpoint_of(pod: Pod) -> dict[str, Any]:
+    """There is no namespace by name that would have to be made: the runtime makes it."""
+    status = pod["status"]
+    told = [one["ip"] for one in status.get("podIPs") or [{"ip": status["podIP"]}]]
+    addresses = sorted(told, key=lambda address: ip_address(address).version)
+    endpoint = {"namespace": f"pod-{pod['metadata']['uid']}", "mac": ""}
+    return _with_addresses(endpoint, addresses)
+
+
+def _has_ipv6(endpoint: dict[str, Any]) -> bool:
+    return any(":" in address for address in addresses_of(endpoint))
+
+
+def _with_addresses(endpoint: dict[str, Any], addresses: Sequence[str]) -> dict[str, Any]:
+    return {**endpoint, "address": addresses[0], "others": list(addresses[1:])}
+
+
 def _containers(pod: Pod, found: dict[str, Any]) -> dict[str, Any]:
     """What is known of each container, from the API and from the node."""
     # A restored container shows another image than it was made of at first.
@@ -623,7 +657,7 @@ def _images_of(about: dict[str, Any]) -> dict[str, str]:
     return {name: one["image_ref"] for name, one in about["containers"].items()}
 
 
-def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
+def copy_of(about: dict[str, Any], node: str, addresses: Sequence[str]) -> Pod:
     """The manifest of the copy: the source's, on the other node, made from checkpoints."""
     source = about["manifest"]
     spec = copy.deepcopy(source["spec"])
@@ -652,7 +686,7 @@ def copy_of(about: dict[str, Any], node: str, address: str) -> Pod:
             **_belonging(about),
             "annotations": {
                 **_own_annotations(source),
-                **({ADDRESS_ANNOTATION: address} if address else {}),
+                **({ADDRESS_ANNOTATION: ",".join(addresses)} if addresses else {}),
                 SOURCE_ANNOTATION: about["uid"],
                 IMAGES_ANNOTATION: json.dumps(original, sort_keys=True),
             },

@@ -21,7 +21,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def call(self, command: str, sandbox: str, address: str = "") -> dict[str, Any]:
+    def call(self, command: str, sandbox: str, address: str = "", **more: Any) -> dict[str, Any]:
         annotations = {"flowferry.io/address": address} if address else {}
         network = {
             "cniVersion": "1.0.0",
@@ -32,6 +32,7 @@ class Node:
                 "rangeEnd": "198.19.0.129",
                 "gateway": "198.19.0.254",
                 "prefix": 24,
+                **more,
             },
             "runtimeConfig": {"io.kubernetes.cri.pod-annotations": annotations},
         }
@@ -96,3 +97,38 @@ def test_nonsense_is_refused(node: Node) -> None:
 
 def test_it_says_which_versions_it_speaks(node: Node) -> None:
     assert "1.0.0" in node.call("VERSION", "")["supportedVersions"]
+
+
+IPV6 = {
+    "rangeStart": "2001:2::80",
+    "rangeEnd": "2001:2::81",
+    "gateway": "2001:2::fe",
+    "prefix": 64,
+}
+
+
+def both(node: Node, sandbox: str, address: str = "") -> list[str]:
+    answer = node.call("ADD", sandbox, address, ipv6=IPV6)
+    assert [one["dst"] for one in answer["routes"]] == ["0.0.0.0/0", "::/0"]
+    return [one["address"] for one in answer["ips"]]
+
+
+def test_a_network_of_both_ip_versions_gives_one_of_each(node: Node) -> None:
+    assert both(node, "one") == ["198.19.0.128/24", "2001:2::80/64"]
+    assert both(node, "two", "198.19.0.100") == ["198.19.0.100/24", "2001:2::81/64"]
+    node.call("DEL", "one")
+    fixed = both(node, "moved", "2001:2:0::64, 198.19.0.101")
+    assert fixed == ["198.19.0.101/24", "2001:2::64/64"]
+
+
+def test_it_gives_all_or_nothing(node: Node) -> None:
+    both(node, "one")
+    both(node, "two")
+    node.call("DEL", "one", ipv6=IPV6)
+    assert "in use" in node.call("ADD", "three", "2001:2::81", ipv6=IPV6)["msg"]
+    assert both(node, "four") == ["198.19.0.128/24", "2001:2::80/64"]
+
+
+def test_what_a_network_cannot_give_is_refused(node: Node) -> None:
+    assert "no IPv6" in node.call("ADD", "one", "2001:2::64")["msg"]
+    assert "two addresses" in node.call("ADD", "one", "198.19.0.1,198.19.0.2")["msg"]

@@ -70,20 +70,20 @@ def reservations(directory: Path) -> dict[str, list[str]]:
 def test_what_moved_away_with_its_pod_stays_reserved(manager: Manager, tmp_path: Path) -> None:
     manager("ADD", "a")
     assert (pod_network.owner(FIRST), pod_network.owner(FIXED)) == ("a", "")
-    pod_network.keep_reserved(FIRST)
+    pod_network.keep_reserved([FIRST])
     assert pod_network.owner(FIRST) == "a", "the sandbox has it until it ends"
     manager("DEL", "a")
     assert reservations(tmp_path) == {FIRST: ["moved"]}
     assert pod_network.owner(FIRST) == ""
     assert got(manager("ADD", "b")) == SECOND
-    pod_network.keep_reserved(FIRST)
+    pod_network.keep_reserved([FIRST])
     assert reservations(tmp_path)[FIRST] == ["moved"]
 
 
 def test_a_copy_that_is_given_up_leaves_the_reservation(manager: Manager, tmp_path: Path) -> None:
     """Its address is that of the source, which lives on elsewhere."""
     manager("ADD", "a")
-    pod_network.keep_reserved(FIRST)
+    pod_network.keep_reserved([FIRST])
     manager("DEL", "a")
     assert got(manager("ADD", "copy", FIRST)) == FIRST
     assert got(manager("ADD", "copy", FIRST)) == FIRST
@@ -95,10 +95,10 @@ def test_the_reservation_of_a_pod_that_came_back_ends_with_it(
     manager: Manager, tmp_path: Path
 ) -> None:
     manager("ADD", "a")
-    pod_network.keep_reserved(FIRST)
+    pod_network.keep_reserved([FIRST])
     manager("DEL", "a")
     manager("ADD", "copy", FIRST)
-    pod_network.claim(FIRST)
+    pod_network.claim([FIRST])
     assert reservations(tmp_path) == {FIRST: ["copy"]}
     manager("DEL", "copy")
     assert reservations(tmp_path) == {}
@@ -108,19 +108,19 @@ def test_an_address_that_its_pod_gave_up_is_free_wherever_it_was(
     manager: Manager, tmp_path: Path
 ) -> None:
     manager("ADD", "a")
-    pod_network.free(FIRST)
+    pod_network.free([FIRST])
     assert reservations(tmp_path) == {FIRST: ["a"]}, "a sandbox that has it is not robbed of it"
-    pod_network.keep_reserved(FIRST)
+    pod_network.keep_reserved([FIRST])
     manager("DEL", "a")
-    pod_network.free(FIRST)
+    pod_network.free([FIRST])
     assert reservations(tmp_path) == {}
 
 
 @pytest.mark.parametrize("change", [pod_network.free, pod_network.claim, pod_network.keep_reserved])
 def test_nothing_comes_of_what_nobody_reserved(
-    manager: Manager, tmp_path: Path, change: Callable[[str], None]
+    manager: Manager, tmp_path: Path, change: Callable[[list[str]], None]
 ) -> None:
-    change(FIXED)
+    change([FIXED])
     assert reservations(tmp_path) == {}
 
 
@@ -132,7 +132,7 @@ def test_a_node_with_another_network_is_left_alone(
     (tmp_path / "10-other.conflist").write_text(
         json.dumps({"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}, {}]})
     )
-    pod_network.keep_reserved(FIXED)
+    pod_network.keep_reserved([FIXED])
     assert pod_network.settings() == {} and not (tmp_path / "none").exists()
 
 
@@ -146,6 +146,7 @@ def test_the_settings_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "last": SECOND,
         "gateway": "198.19.0.254",
         "network": "198.19.0.0/24",
+        "ipv6": False,
     }
 
 

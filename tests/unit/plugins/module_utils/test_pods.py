@@ -69,7 +69,6 @@ def test_an_ordinary_pod_can_be_moved() -> None:
             "pod_cannot_move",
         ),
         ("spec.containers", [{"name": "redis", "tty": True}], "pod_cannot_move"),
-        ("status.podIPs", [{"ip": "198.19.0.1"}, {"ip": "2001:2::1"}], "pod_cannot_move"),
         (
             "metadata.ownerReferences",
             [{"kind": "DaemonSet", "controller": True}],

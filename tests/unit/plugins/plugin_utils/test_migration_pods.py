@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,19 @@ class Node:
         self.asked: list[str] = []
         self.answers: dict[str, Any] = dict(ANSWERS)
         self.told: dict[str, Any] = {}
-        """The address that an operation was last asked with."""
+        """The addresses that an operation was last asked with."""
 
         self.copies: bool | None = None
         self.on: dict[str, Callable[[], object]] = {}
         """What else is to be done when an operation is asked for."""
 
     def call(
-        self, operation: str, *, address: str = "", copies: bool | None = None, **_: Any
+        self, operation: str, *, addresses: Sequence[str] = (), copies: bool | None = None, **_: Any
     ) -> Any:
         self.asked.append(operation)
         self.on.get(operation, bool)()
         self.copies = copies
-        self.told[operation] = address
+        self.told[operation] = addresses
         return self.answers.get(operation)
 
     def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
@@ -193,15 +193,40 @@ def test_a_kept_address_is_reserved_before_its_sandbox_can_end(rig: Rig) -> None
     known = source.call
 
     def call(operation: str, **arguments: Any) -> Any:
-        if operation == "keep_address":
+        if operation == "keep_addresses":
             deleted_then.append("redis" not in rig.cluster.pods)
         return known(operation, **arguments)
 
     source.call = call  # type: ignore[method-assign]
     rig.helpers["node1"].call("remove", about=about, endpoint=about["endpoint"])
     assert deleted_then == [False]
-    assert source.told["keep_address"] == "198.19.0.100"
-    assert all("free_address" not in node.asked for node in rig.nodes.values())
+    assert source.told["keep_addresses"] == ["198.19.0.100"]
+    assert all("free_addresses" not in node.asked for node in rig.nodes.values())
+
+
+def test_addresses_of_both_ip_versions_move_where_the_network_gives_both(rig: Rig) -> None:
+    both = ["198.19.0.100", "2001:2::64"]
+    rig.cluster.pods["redis"]["status"]["podIPs"] = [{"ip": one} for one in reversed(both)]
+    with pytest.raises(FlowferryError, match="the pod network of node2 takes none") as refused:
+        rig.plan()
+    assert refused.value.code == "pod_cannot_move"
+    rig.nodes["node2"].answers["addressing"] = {"owner": "", "ipv6": True}
+    with pytest.raises(FlowferryError, match=r"the address 198.19.0.100, not 198.19.0.100, 2001"):
+        rig.prepare()
+    rig.cluster.pods.pop("redis-moved")
+    rig.nodes["node2"].answers["copy_addresses"] = both
+    about = rig.prepare()
+    copy = rig.cluster.pods["redis-moved"]
+    assert copy["metadata"]["annotations"]["flowferry.io/address"] == ",".join(both)
+    rig.helpers["node1"].call("remove", about=about, endpoint=about["endpoint"])
+    assert rig.nodes["node1"].told["keep_addresses"] == both
+
+
+def test_one_of_two_addresses_is_not_changed(rig: Rig) -> None:
+    rig.cluster.pods["redis"]["status"]["podIPs"] = [{"ip": "198.19.0.100"}, {"ip": "2001:2::64"}]
+    with pytest.raises(FlowferryError, match="use address_strategy=keep") as refused:
+        rig.helpers["node2"].call("new_endpoint", namespace="pod-1", addresses=["198.19.0.160"])
+    assert refused.value.code == "pod_cannot_move"
 
 
 @pytest.mark.parametrize("asked_for", ["", "198.19.0.160"])
@@ -217,8 +242,8 @@ def test_under_another_address_the_old_one_is_freed(rig: Rig, asked_for: str) ->
     assert copy["metadata"]["annotations"].get("flowferry.io/address", "") == asked_for
     source.call("remove", about=about, endpoint=about["endpoint"])
     assert copy["metadata"]["annotations"]["flowferry.io/address"] == "198.19.0.160"
-    assert "keep_address" not in rig.nodes["node1"].asked
-    assert {node.told["free_address"] for node in rig.nodes.values()} == {"198.19.0.100"}
+    assert "keep_addresses" not in rig.nodes["node1"].asked
+    assert [node.told["free_addresses"] for node in rig.nodes.values()] == [["198.19.0.100"]] * 2
 
 
 def test_a_copy_with_another_address_than_was_asked_for_is_not_restored(rig: Rig) -> None:

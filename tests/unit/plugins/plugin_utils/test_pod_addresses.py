@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration.pod_addresses import (
-    address_of_copy,
+    addresses_of_copy,
     new_endpoint,
 )
 
@@ -17,6 +17,8 @@ RANGES = {
     "node1": {**NETWORK, "first": "198.19.0.128", "last": "198.19.0.159"},
     "node2": {**NETWORK, "first": "198.19.0.160", "last": "198.19.0.191"},
 }
+
+BOTH = ["198.19.0.170", "2001:2::170"]
 
 
 class Node:
@@ -99,23 +101,27 @@ def test_one_that_is_in_use_is_refused_with_its_owner() -> None:
 @pytest.mark.parametrize(
     ("has", "asked", "expected"),
     [
-        (["198.19.0.170"], "198.19.0.170", "198.19.0.170"),
-        (["198.19.0.170"], "", "198.19.0.170"),
-        (["2001:2::170", "198.19.0.170"], "", "198.19.0.170"),
-        (["198.19.0.171"], "198.19.0.170", None),
-        (["2001:2::170"], "", None),
-        ([], "", None),
+        (["198.19.0.170"], ["198.19.0.170"], ["198.19.0.170"]),
+        (["198.19.0.170"], [], ["198.19.0.170"]),
+        (["2001:2::170", "198.19.0.170"], [], ["198.19.0.170"]),
+        (["2001:2::170", "198.19.0.170"], BOTH, BOTH),
+        (["198.19.0.170"], BOTH, None),
+        (["198.19.0.171"], ["198.19.0.170"], None),
+        (["2001:2::170"], [], None),
+        ([], [], None),
     ],
 )
-def test_what_the_copy_has_got(has: list[str], asked: str, expected: str | None) -> None:
+def test_what_the_copy_has_got(
+    has: list[str], asked: list[str], expected: list[str] | None
+) -> None:
     node = Node("node2", RANGES["node2"])
     node.copy_has = has
     about = {"namespace": "default", "copy": "redis-moved"}
     if expected:
-        assert address_of_copy(about, node, asked) == expected
+        assert addresses_of_copy(about, node, asked) == expected
         return
     with pytest.raises(
         FlowferryError, match=r"default/redis-moved.*flowferry.io/address"
     ) as failed:
-        address_of_copy(about, node, asked)
+        addresses_of_copy(about, node, asked)
     assert failed.value.code == "prepare_failed"
