@@ -109,6 +109,8 @@ class Interface:
     mac: str = ""
     address: list[str] = field(default_factory=list)
     gateway: list[str] = field(default_factory=list)
+    mtu: int = 1500
+    """Of both ends."""
 
 
 @dataclass(frozen=True)
@@ -506,7 +508,9 @@ class Host:
             if problem or management.bridge not in interfaces_of(None):
                 found.append((management, problem or f"no bridge {management.bridge}"))
         for interface in self.spec.interfaces:
-            problem = _link_problem(present, interface.name, interface.mac, interface.address)
+            problem = _link_problem(
+                present, interface.name, interface.mac, interface.address, interface.mtu
+            )
             if problem:
                 found.append((interface, problem))
         return found
@@ -638,7 +642,8 @@ class Host:
                 run("ip", "link", "delete", name, netns=namespace)
         run(
             *("ip", "link", "add", link.name, *(("address", link.mac) if link.mac else ())),
-            *("type", "veth", "peer", "name", link.peer_interface, "netns", str(peer)),
+            *("mtu", str(link.mtu), "type", "veth"),
+            *("peer", "name", link.peer_interface, "mtu", str(link.mtu), "netns", str(peer)),
             netns=pid,
         )
         for address in link.address:
@@ -705,7 +710,11 @@ def interfaces_of(pid: int | None) -> dict[str, dict[str, Any]]:
 
 
 def _link_problem(
-    present: dict[str, dict[str, Any]], name: str, mac: str, addresses: Sequence[str]
+    present: dict[str, dict[str, Any]],
+    name: str,
+    mac: str,
+    addresses: Sequence[str],
+    mtu: int | None = None,
 ) -> str:
     """What is wrong with an interface; an empty string when it is as it should be."""
     entry = present.get(name)
@@ -715,6 +724,8 @@ def _link_problem(
         return f"interface {name} is down"
     if mac and entry.get("address") != mac.lower():
         return f"interface {name} has not the address {mac}"
+    if mtu and entry.get("mtu") != mtu:
+        return f"interface {name} has not the MTU {mtu}"
     own = [f"{a['local']}/{a['prefixlen']}" for a in entry.get("addr_info", [])]
     for address in addresses:
         if str(ipaddress.ip_interface(address)) not in own:

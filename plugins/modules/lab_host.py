@@ -125,6 +125,11 @@ options:
         type: list
         elements: str
         default: []
+      mtu:
+        description:
+          - The largest packet of both ends.
+        type: int
+        default: 1500
 
   sysctls:
     description:
@@ -265,6 +270,7 @@ ARGUMENTS: dict[str, Any] = {
             "mac": TEXT,
             "address": TEXTS,
             "gateway": TEXTS,
+            "mtu": {"type": "int", "default": 1500},
         },
     },
     "sysctls": {"type": "dict", "default": {}},

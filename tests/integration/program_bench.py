@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pytest
 from flowferry_p4.client import Entry, P4Error, Session, Update
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -93,23 +94,34 @@ def namespace() -> Iterator[str]:
         run("ip", "netns", "del", name)
 
 
-def switch_command(socket_path: str) -> list[str]:
+BMV2 = os.environ.get("FLOWFERRY_BMV2", "")
+"""A simple_switch_grpc for tests that run on both, where there is one."""
+
+
+def bmv2_too(name: str = "embedded") -> list[object]:
+    """Parameters of a fixture: the switch that is tested, and BMv2 beside it."""
+    why = "run: make integration FLOWFERRY_BMV2=/path/to/simple_switch_grpc"
+    skipped = pytest.mark.skipif(not BMV2, reason=why)
+    return [pytest.param("", id=name), pytest.param(BMV2, id="bmv2", marks=skipped)]
+
+
+def switch_command(socket_path: str, bmv2: str = "") -> list[str]:
     """The switch to test, from the environment; the embedded one when nothing is said."""
-    command = shlex.split(os.environ.get(SWITCH_VARIABLE) or EMBEDDED)
+    command = [bmv2] if bmv2 else shlex.split(os.environ.get(SWITCH_VARIABLE) or EMBEDDED)
     interfaces = [part for port in PORTS for part in ("-i", f"{port}@port{port}")]
     common = ["--device-id", "1", *interfaces, "--no-p4"]
     own = ["--grpc-server-addr", f"unix:{socket_path}", "--cpu-port", str(CPU_PORT)]
     # BMv2 wants the options of its own target behind a double dash.
-    is_bmv2 = any(Path(part).name.startswith("simple_switch") for part in command)
+    is_bmv2 = bool(bmv2) or any(Path(part).name.startswith("simple_switch") for part in command)
     return [*command, *common, *(["--"] if is_bmv2 else []), *own]
 
 
 @contextmanager
-def running_switch(network: str) -> Iterator[Session]:
+def running_switch(network: str, bmv2: str = "") -> Iterator[Session]:
     """A switch in the namespace, and the session of its primary client."""
     with tempfile.TemporaryDirectory(prefix="ffprogram-") as directory, ExitStack() as stack:
         log = stack.enter_context((Path(directory) / "log").open("w+", encoding="utf-8"))
-        command = switch_command(f"{directory}/p4rt")
+        command = switch_command(f"{directory}/p4rt", bmv2)
         path = os.pathsep.join(filter(None, [str(ROOT / "p4"), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             ["ip", "netns", "exec", network, *command],
@@ -338,8 +350,8 @@ def _mark(address: str) -> bytes:
 
 
 @contextmanager
-def program_bench() -> Iterator[Bench]:
-    with namespace() as network, running_switch(network) as session, ExitStack() as stack:
+def program_bench(bmv2: str = "") -> Iterator[Bench]:
+    with namespace() as network, running_switch(network, bmv2) as session, ExitStack() as stack:
         p4info = (COMPILED / "flowferry.p4info.txtpb").read_text(encoding="utf-8")
         session.set_pipeline(p4info, (COMPILED / "flowferry.json").read_bytes())
         wires = open_wires(network)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's passes on a switch, with packets: what the objects say is what packets do."""
+"""The agent's passes on a switch, with packets: what the objects say is what packets do.
+
+On BMv2 as well: make integration FLOWFERRY_BMV2=/path/to/simple_switch_grpc
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ from tests.integration.program_bench import (
     PORT_MARKS,
     PORTS,
     Bench,
+    bmv2_too,
     program_bench,
     wire_mac,
 )
+from tests.integration.switch_bench import wait_until
 from tests.unit.p4.agent import kube
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -42,9 +47,9 @@ CLIENT, VIRTUAL, POD, OTHER, AWAY = (
 POD6, VIRTUAL6, CLIENT6 = "2001:2:0:9::21", "2001:db8::80", "2001:db8::5"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Bench]:
-    with program_bench() as bench:
+@pytest.fixture(scope="module", params=bmv2_too())
+def running(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with program_bench(request.param) as bench:
         yield bench
 
 
@@ -74,9 +79,13 @@ def web(*endpoints: kube.Object) -> Cluster:
 
 @contextmanager
 def agent(bench: Bench) -> Iterator[Session]:
-    """A session as the agent has it: beside the bench's, which is primary for everybody else."""
+    """A session as the agent has it: beside the bench's, which is primary for everybody else.
+
+    BMv2 knows no roles, so that the bench is not primary meanwhile.
+    """
     with open_session(bench.session.peer.address, device_id=1) as session:
         yield session
+    wait_until("the bench is primary", lambda: bench.session.is_primary)
 
 
 def pass_over(bench: Bench, known: Cluster) -> Result:
@@ -92,10 +101,14 @@ def settle(bench: Bench, known: Cluster) -> Result:
     return results[0]
 
 
-def tcp(source: str, destination: str, sport: int, dport: int, port: int) -> bytes:
+def tcp(
+    source: str, destination: str, sport: int, dport: int, port: int, flags: str = "S"
+) -> bytes:
     ip = IPv6 if ":" in source else IP
     link = Ether(src=wire_mac(port), dst=GATEWAY_MAC)
-    return bytes(link / ip(src=source, dst=destination) / TCP(sport=sport, dport=dport, flags="S"))
+    return bytes(
+        link / ip(src=source, dst=destination) / TCP(sport=sport, dport=dport, flags=flags)
+    )
 
 
 def seen(frame: bytes) -> tuple[str, str, int, int, str]:
@@ -192,6 +205,23 @@ def test_a_scale_down_touches_the_flows_of_nobody_else(bench: Bench) -> None:
     assert len(lived) > 80
     assert len(torn) < len(lived) * 0.15
     assert AWAY not in after.values()
+
+
+def test_a_scale_up_touches_no_flow(bench: Bench) -> None:
+    """Those that have begun stay, though a third of the buckets leads elsewhere."""
+    ends = [kube.endpoint(POD), kube.endpoint(OTHER), kube.endpoint(AWAY, "node2")]
+
+    def chosen(flags: str) -> dict[int, str]:
+        flows = [tcp(CLIENT, VIRTUAL, 50000 + n, 80, UPLINK_PORT, flags) for n in range(100)]
+        outcome = bench.send(UPLINK_PORT, *flows)
+        return {seen(f)[2]: seen(f)[1] for frames in outcome.out.values() for f in frames}
+
+    settle(bench, web(*ends[:2]))
+    before = chosen("S")
+    assert set(before.values()) == {POD, OTHER}
+    settle(bench, web(*ends))
+    assert chosen("A") == before
+    assert AWAY in chosen("S").values()
 
 
 def test_entries_that_somebody_else_wrote_are_put_right(bench: Bench) -> None:

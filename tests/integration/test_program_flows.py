@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the P4 program remembers of flows and clients, packet by packet, for both IP versions.
 
-As test_program.py it also proves BMv2: FLOWFERRY_SWITCH=simple_switch_grpc make integration
+BMv2 as well: make integration FLOWFERRY_BMV2=/path/to/simple_switch_grpc
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.integration.program_bench import (
     GATEWAY_MAC,
     Bench,
     Outcome,
+    bmv2_too,
     program_bench,
     wire_mac,
 )
@@ -48,9 +49,9 @@ _ports = count(20000)
 _services = count(100)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Bench]:
-    with program_bench() as bench:
+@pytest.fixture(scope="module", params=bmv2_too())
+def running(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    with program_bench(request.param) as bench:
         yield bench
 
 

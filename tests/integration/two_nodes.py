@@ -232,18 +232,22 @@ class ClusterNode(Namespace):
         self.remove()
 
 
-class RunningPod:
-    """A pod that says its name to whoever connects, by TCP or UDP, of either IP version."""
+class RunningServer:
+    """It says its name to whoever connects, by TCP or UDP, of either IP version."""
 
-    def __init__(self, pod: Pod, node: str, address: str, address6: str) -> None:
-        self.pod, self.node, self.address, self.address6 = pod, node, address, address6
-        self.server = pod.python(_SERVER, pod.name)
+    def __init__(self, where: Namespace, name: str, address: str) -> None:
+        self.name, self.address = name, address
+        self.server = where.python(_SERVER, name)
         assert self.server.stdout is not None
         assert self.server.stdout.readline() == "up\n"
 
-    @property
-    def name(self) -> str:
-        return self.pod.name
+
+class RunningPod(RunningServer):
+    """A pod that does so."""
+
+    def __init__(self, pod: Pod, node: str, address: str, address6: str) -> None:
+        super().__init__(pod, pod.name, address)
+        self.pod, self.node, self.address6 = pod, node, address6
 
     def endpoint(self, version: int = 4) -> kube.Object:
         return kube.endpoint(self.address if version == 4 else self.address6, self.node)

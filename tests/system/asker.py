@@ -3,6 +3,10 @@
 
     python3 asker.py tcp|udp HOST PORT COUNT     one connection (or socket) for each question
     python3 asker.py knock HOST PORT SECONDS     a datagram every 10 ms; how many were not answered
+    python3 asker.py line HOST PORT SIZE         a line so long, by TCP: who answers, and how large
+                                                 its segments were
+    python3 asker.py datagram HOST PORT SIZE     one so long, in one packet: who answers, and how
+                                                 long the answer is
     python3 asker.py keep HOST PORT COUNT        connections that stay, each asked again and again:
                                                  a line on standard input has it say what broke,
                                                  and of whose
@@ -28,8 +32,33 @@ def by_tcp() -> str:
         return own.recv(100).decode().strip()
 
 
+def datagrams() -> socket.socket:
+    family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    return socket.socket(family, socket.SOCK_DGRAM)
+
+
+def line() -> dict[str, int]:
+    with socket.create_connection((HOST, PORT), PATIENCE) as own:
+        own.sendall(b"-" * (int(COUNT) - 1) + b"\n")
+        name = own.recv(100).decode().strip()
+        # Of segments' payload; timestamps take 12 bytes of it.
+        return {name: own.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)}
+
+
+def datagram() -> dict[str, int]:
+    with datagrams() as own:
+        # IP_MTU_DISCOVER and its twin for IPv6, for which Python has no names: never in fragments.
+        level, name = (socket.IPPROTO_IPV6, 23) if ":" in HOST else (socket.IPPROTO_IP, 10)
+        own.setsockopt(level, name, 2)
+        own.settimeout(PATIENCE)
+        own.connect((HOST, PORT))
+        own.send(b"-" * int(COUNT))
+        answer = own.recv(65536)
+        return {answer.split()[0].decode(): len(answer)}
+
+
 def by_udp() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+    with datagrams() as own:
         own.settimeout(PATIENCE)
         own.connect((HOST, PORT))
         own.send(b"who")
@@ -50,7 +79,7 @@ def ask() -> dict[str, int]:
 def knock() -> dict[str, int]:
     """Answers may come late, on a busy machine; those that never come are lost."""
     heard: set[bytes] = set()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+    with datagrams() as own:
         own.connect((HOST, PORT))
         own.settimeout(2)
 
@@ -96,4 +125,5 @@ def _say(one: socket.socket) -> str:
 if KIND == "keep":
     keep()
 else:
-    print(json.dumps(knock() if KIND == "knock" else ask()))
+    kinds = {"knock": knock, "line": line, "datagram": datagram}
+    print(json.dumps(kinds.get(KIND, ask)()))

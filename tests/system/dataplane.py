@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ HERE = Path(__file__).parent
 ASKER = (HERE / "asker.py").read_text()
 SERVER = (HERE / "pod_server.py").read_text()
 NAMESPACE = "flowferry-system"
+MTU = 9000
+OUTSIDE = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
+BOTH = {"ipFamilyPolicy": "RequireDualStack"}
 
 
 class DataplaneLab(ClusterLab):
@@ -36,7 +40,7 @@ class DataplaneLab(ClusterLab):
         watched: bool = False,
         **extra: Any,
     ) -> Played:
-        extra = {"lab_dataplane": "p4", **extra}
+        extra = {"lab_dataplane": "p4", "lab_mtu": MTU, **extra}
         return super().playbook(
             playbook, *options, environment=environment, watched=watched, **extra
         )
@@ -145,20 +149,25 @@ class DataplaneLab(ClusterLab):
             raise LabError(str(left))
         return moved.outcome
 
-    def address_of(self, pod: str) -> str:
-        return self.kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+    def address_of(self, pod: str, version: int = 4) -> str:
+        return self._addresses("pod", pod, "{.status.podIPs[*].ip}")[version]
 
-    def inside(self, service: str) -> str:
-        return self.kubectl("get", "service", service, "-o", "jsonpath={.spec.clusterIP}")
+    def inside(self, service: str, version: int = 4) -> str:
+        return self._addresses("service", service, "{.spec.clusterIPs[*]}")[version]
 
-    def outside(self, service: str) -> str:
+    def outside(self, service: str, version: int = 4) -> str:
         """The address that the controller gives to a Service."""
-        path = "jsonpath={.status.loadBalancer.ingress[0].ip}"
+        path = "{.status.loadBalancer.ingress[*].ip}"
         wait_for(
-            lambda: bool(self.kubectl("get", "service", service, "-o", path)),
+            lambda: version in self._addresses("service", service, path),
             f"an outside address of {service}", 20,
         )  # fmt: skip
-        return self.kubectl("get", "service", service, "-o", path)
+        return self._addresses("service", service, path)[version]
+
+    def _addresses(self, kind: str, name: str, path: str) -> dict[int, str]:
+        """By their IP version."""
+        told = self.kubectl("get", kind, name, "-o", f"jsonpath={path}").split()
+        return {ip_address(one).version: one for one in told}
 
     # -- questions
 

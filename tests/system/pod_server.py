@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pod of the data plane's tests serves: its name, by TCP (a line for a line) and by UDP.
 
-By TCP at two ports, as answers of a port have one virtual address.
+By TCP at two ports, as answers of a port have one virtual address. Of both IP versions.
 
 python3 pod_server.py NAME
 """
@@ -22,15 +22,19 @@ def talk(connection: socket.socket) -> None:
 
 
 def answer() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-        own.bind(("", 8053))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as own:
+        own.bind(("::", 8053))
         while True:
-            question, client = own.recvfrom(2048)
-            own.sendto(NAME + b" " + question, client)
+            question, client = own.recvfrom(65536)
+            # As long as the question, for questions about how long a datagram can be.
+            own.sendto((NAME + b" " + question)[: max(len(question), 100)], client)
 
 
 def serve(port: int) -> None:
-    with socket.create_server(("", port), backlog=200) as server:
+    family = socket.AF_INET6
+    with socket.create_server(
+        ("::", port), family=family, backlog=200, dualstack_ipv6=True
+    ) as server:
         while True:
             threading.Thread(target=talk, args=server.accept()[:1], daemon=True).start()
 

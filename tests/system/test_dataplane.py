@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import WORKLOAD, left_over
-from dataplane import NAMESPACE, DataplaneLab
+from dataplane import BOTH, MTU, NAMESPACE, OUTSIDE, DataplaneLab
 
 from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import NODES
@@ -43,15 +43,14 @@ def dataplane() -> Iterator[DataplaneLab]:
 def pods(dataplane: DataplaneLab) -> DataplaneLab:
     """Pods that answer, by Services of every kind, and one on each node that asks."""
     where = dict(zip(PODS, ("node1", "node1", "node2")))
-    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
-    local = {**balanced, "externalTrafficPolicy": "Local"}
+    local = {**OUTSIDE, "externalTrafficPolicy": "Local"}
     dataplane.apply(
         *(dataplane.answering(name, node, app="web") for name, node in where.items()),
         dataplane.answering("ask1", "node1"),
         dataplane.answering("ask2", "node2", app="alone"),
-        dataplane.service("web", 80, 8080),
-        dataplane.service("outside", 80, 8081, selector={"app": "web"}, **balanced),
-        dataplane.service("names", 53, 8053, "UDP", selector={"app": "web"}),
+        dataplane.service("web", 80, 8080, **BOTH),
+        dataplane.service("outside", 80, 8081, selector={"app": "web"}, **OUTSIDE, **BOTH),
+        dataplane.service("names", 53, 8053, "UDP", selector={"app": "web"}, **BOTH),
         dataplane.service("alone", 80, 8081, **local),
     )
     dataplane.until_ready(*PODS, "ask1", "ask2")
@@ -60,20 +59,37 @@ def pods(dataplane: DataplaneLab) -> DataplaneLab:
 
 def test_a_pod_reaches_pods_of_its_node_and_of_the_other(pods: DataplaneLab) -> None:
     """Those that serve no Service at the port: an answer would have the Service's address."""
-    address = pods.address_of("ask1")
-    for who in ("a", "c"):
-        assert pods.ask(who, "tcp", address, 8080, 3) == {"ask1": 3}
-        assert pods.ask(who, "udp", address, 8053, 3) == {"ask1": 3}
+    for version in (4, 6):
+        address = pods.address_of("ask1", version)
+        for who in ("a", "c"):
+            assert pods.ask(who, "tcp", address, 8080, 3) == {"ask1": 3}
+            assert pods.ask(who, "udp", address, 8053, 3) == {"ask1": 3}
 
 
 def test_pods_reach_a_service_at_its_cluster_address(pods: DataplaneLab) -> None:
     for who in ("ask1", "ask2"):
-        pods.until_answered(who, "tcp", pods.inside("web"), 80, *PODS)
+        for version in (4, 6):
+            pods.until_answered(who, "tcp", pods.inside("web", version), 80, *PODS)
 
 
 def test_a_service_of_datagrams(pods: DataplaneLab) -> None:
     for who in ("ask1", "ask2"):
-        pods.until_answered(who, "udp", pods.inside("names"), 53, *PODS)
+        for version in (4, 6):
+            pods.until_answered(who, "udp", pods.inside("names", version), 53, *PODS)
+
+
+def test_packets_are_as_large_as_the_network_lets_them_be(pods: DataplaneLab) -> None:
+    """To a Service and to an outside address: whole datagrams, and segments of the same size."""
+    for version, header in ((4, 20), (6, 40)):
+        inside, names = (pods.inside(one, version) for one in ("web", "names"))
+        for who in ("ask1", "ask2"):
+            (size,) = pods.ask(who, "datagram", names, 53, MTU - header - 8).values()
+            assert size == MTU - header - 8, f"{who}, IPv{version}"
+            (segment,) = pods.ask(who, "line", inside, 80, 1_000_000).values()
+            assert segment == MTU - header - 20 - 12, f"{who}, IPv{version}"
+        outside = pods.outside("outside", version)
+        (segment,) = pods.ask("client", "line", outside, 80, 1_000_000).values()
+        assert segment == MTU - header - 20 - 12, f"client, IPv{version}"
 
 
 def test_pods_reach_the_api_server_by_its_service(pods: DataplaneLab) -> None:
@@ -101,7 +117,8 @@ def test_names_are_resolved_by_the_dns_of_the_cluster(pods: DataplaneLab) -> Non
 def test_a_client_reaches_an_outside_address(pods: DataplaneLab) -> None:
     address = pods.outside("outside")
     assert address.startswith(f"198.19.{pods.number}.2"), "one of the pool"
-    pods.until_answered("client", "tcp", address, 80, *PODS)
+    for version in (4, 6):
+        pods.until_answered("client", "tcp", pods.outside("outside", version), 80, *PODS)
 
 
 def test_outside_traffic_stays_on_a_node_that_has_an_endpoint(pods: DataplaneLab) -> None:
@@ -153,23 +170,29 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
 
 
 def test_a_pod_behind_an_outside_address_moves_with_its_connections(pods: DataplaneLab) -> None:
-    """Of a client by the Service, and of pods on both nodes by the pod's own address."""
-    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
+    """Of a client by the Service, and of pods on both nodes by the pod's own address.
+
+    Of both IP versions.
+    """
     pods.apply(
         pods.answering("mover", "node1", app="mover"),
-        pods.service("mover", 80, 8081, **balanced),
+        pods.service("mover", 80, 8081, **OUTSIDE, **BOTH),
     )
     pods.until_ready("mover")
-    own, outside = pods.address_of("mover"), pods.outside("mover")
-    pods.until_answered("client", "tcp", outside, 80, "mover")
-    kept = [pods.keep("client", outside, 80, 50)]
-    kept += [pods.keep(who, own, 8080, 20) for who in ("ask1", "ask2")]
+    kept = []
+    for version in (4, 6):
+        own, outside = pods.address_of("mover", version), pods.outside("mover", version)
+        pods.until_answered("client", "tcp", outside, 80, "mover")
+        kept.append(pods.keep("client", outside, 80, 30))
+        kept += [pods.keep(who, own, 8080, 10) for who in ("ask1", "ask2")]
     try:
         for destination in ("node2", "node1"):
             moved = pods.move(destination, "pod:default/mover").must_succeed().outcome
             assert moved["changed"] and not left_over(moved)
-            assert [one.broken() for one in kept] == [0, 0, 0], f"to {destination}"
-            assert pods.ask("client", "tcp", outside, 80, 3) == {"mover": 3}
+            assert [one.broken() for one in kept] == [0] * 6, f"to {destination}"
+            for version in (4, 6):
+                asked = pods.outside("mover", version)
+                assert pods.ask("client", "tcp", asked, 80, 3) == {"mover": 3}
     finally:
         for one in kept:
             one.end()
@@ -181,9 +204,8 @@ def test_connections_outlive_a_deployment_that_scales_and_a_move(pods: Dataplane
 
     Two of the first three stay, one of which has moved; only flows of the third one break.
     """
-    balanced = {"type": "LoadBalancer", "loadBalancerClass": "flowferry.dev/p4"}
     pods.apply(
-        pods.controlled("Deployment", "scaled", 3), pods.service("scaled", 80, 8081, **balanced)
+        pods.controlled("Deployment", "scaled", 3), pods.service("scaled", 80, 8081, **OUTSIDE)
     )
     address = pods.outside("scaled")
     few = pods.until_several_answer("client", "tcp", address, 80, 3)

@@ -49,6 +49,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     node.add_argument("--host-cable", metavar="IFACE", help="the kernel's end of its cable")
     node.add_argument("--data-address", action="append", default=[], metavar="ADDRESS")
     node.add_argument("--reach", action="append", default=[], metavar="NETWORK")
+    node.add_argument("--mtu", type=int, default=1500, help="of that cable")
     node.add_argument("--offloads-off", action="store_true", help="for a switch that has none")
     return parser.parse_args(arguments)
 
@@ -96,7 +97,7 @@ def connect(ipr: IPRoute, options: argparse.Namespace) -> None:
         ipr.link("add", ifname=cable, kind="veth", peer={"ifname": peer})
     index = _index(ipr, cable)
     for name in (peer, cable):
-        ipr.link("set", index=_index(ipr, name), state="up")
+        ipr.link("set", index=_index(ipr, name), mtu=options.mtu, state="up")
     for address in options.data_address:
         _move_address(ipr, address, options.uplink, index)
     for text in options.reach:

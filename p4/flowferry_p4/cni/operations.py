@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from flowferry_p4.agent import Attachment
 from flowferry_p4.client import P4Error
-from flowferry_p4.switch.errors import PortError
+from flowferry_p4.switch.errors import PortError, PortsAreFixed
 
 from . import interfaces, ipam
 from .protocol import (
@@ -70,6 +70,8 @@ class Operations:
             return commands[call.command](call)
         except P4Error as error:
             raise CniError(TRY_AGAIN, str(error)) from error
+        except PortsAreFixed as error:
+            raise CniError(NOT_AVAILABLE, str(error)) from error
 
     # -- ADD
 
@@ -196,11 +198,15 @@ class Operations:
     def collect(self) -> None:
         """Remove cables and ports that nobody remembers; what is in the making has a record.
 
-        A switch that was started without its ports gets back those that have their cables.
+        A switch that was started without its ports gets back those that have their cables. One
+        whose ports are fixed has nobody's.
         """
         with self._lock:
             records = {record.interface: record for record in self.records.all()}
-            ports, cables = self._switch.ports(), interfaces.names()
+            try:
+                ports, cables = self._switch.ports(), interfaces.names()
+            except PortsAreFixed:
+                return
             for name, number in ports.items():
                 if name.startswith(PREFIX) and name not in records:
                     with contextlib.suppress(PortError):  # a DEL has just removed it

@@ -50,5 +50,9 @@ class PortError(SwitchError):
     """A port's interface cannot be used."""
 
 
+class PortsAreFixed(PortError):
+    """The switch neither tells nor changes its ports at run time."""
+
+
 class PinError(SwitchError):
     """What a process before this one left cannot be taken over, or nothing can be left."""

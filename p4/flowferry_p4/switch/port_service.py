@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf import empty_pb2, struct_pb2, wrappers_pb2
 
-from .errors import PortError
+from .errors import PortError, PortsAreFixed
 from .ports import Port, Ports
 
 SERVICE = "flowferry.Ports"
@@ -98,4 +98,9 @@ class PortClient:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
                 raise PortError(str(error.details())) from None
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise PortsAreFixed(
+                    "the switch has the ports that it was started with, and takes no others "
+                    "(BMv2); pods can be connected to the embedded switch"
+                ) from None
             raise

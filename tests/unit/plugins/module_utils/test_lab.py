@@ -67,6 +67,7 @@ def test_the_management_address_gives_the_mac_so_that_neighbours_need_not_ask_ag
         ({"flags": []}, "interface data0 is down"),
         ({"address": "02:ff:00:00:00:0c"}, "interface data0 has not the address 02:ff:00:00:00:0B"),
         ({"addr_info": []}, "interface data0 has not the address 198.19.0.11/24"),
+        ({"mtu": 9000}, "interface data0 has not the MTU 1500"),
         (
             {"addr_info": [{"local": "198.19.0.11", "prefixlen": 24}]},
             "interface data0 has not the address 2001:2:0:0::11/64",
@@ -78,6 +79,7 @@ def test_what_is_wrong_with_an_interface_is_said(entry: dict[str, object], probl
     right = {
         "flags": ["UP"],
         "address": "02:ff:00:00:00:0b",
+        "mtu": 1500,
         "addr_info": [
             {"local": "198.19.0.11", "prefixlen": 24},
             {"local": "2001:2::11", "prefixlen": 64},
@@ -85,7 +87,7 @@ def test_what_is_wrong_with_an_interface_is_said(entry: dict[str, object], probl
     }
     addresses = ["198.19.0.11/24", "2001:2:0:0::11/64"]
     present = {"data0": {**right, **entry}} if entry else {}
-    said = lab._link_problem(present, "data0", "02:ff:00:00:00:0B", addresses)
+    said = lab._link_problem(present, "data0", "02:ff:00:00:00:0B", addresses, 1500)
     assert said == problem
 
 
