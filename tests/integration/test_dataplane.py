@@ -22,6 +22,7 @@ from tests.integration.two_nodes import (
     RunningPod,
     ask,
     ask_from,
+    size,
     two_nodes,
 )
 from tests.unit.p4.agent import kube
@@ -261,6 +262,34 @@ def test_a_client_stays_with_its_endpoint(
     assert name != gone
 
 
+def test_affinity_is_switched_on_and_off(
+    cluster: Cluster, pods: list[RunningPod], many: list[RunningPod]
+) -> None:
+    """Connections that are there go on each time; new ones follow what the Service says then."""
+    address, who = "10.96.0.17", pods[3].pod
+    affinities = ("None", "ClientIP", "None")
+    kept: list[Connections] = []
+    try:
+        for affinity in affinities:
+            service = kube.service("switched", address, port=80, sessionAffinity=affinity)
+            cluster.serve(service, *many[:3])
+            cluster.wait_for(address, *many[:3])
+            remembers = affinity == "ClientIP"
+            wait_until(
+                f"sessionAffinity is {affinity}",
+                lambda wanted=remembers: all(
+                    node.is_for_clients(address) == wanted for node in cluster.nodes
+                ),
+            )
+            told = set(ask(who, address, 80, count=20))
+            assert len(told) == (1 if remembers else 3), f"{affinity}: {told}"
+            kept.append(Connections(who, address, 80, 10))
+            assert [one.talk() for one in kept] == [one.first for one in kept], affinity
+    finally:
+        for one in kept:
+            one.close()
+
+
 def test_another_node_takes_an_outside_address_over(
     cluster: Cluster, pods: list[RunningPod]
 ) -> None:
@@ -300,6 +329,55 @@ def test_the_switch_is_started_again_and_no_packet_is_lost(
     # The agent opens a session with the new process by itself, and writes again.
     late = cluster.nodes[0].add(cluster.api, "late")
     assert ask(late.pod, INSIDE, 80)
+
+
+def test_flows_are_still_known_after_both_were_started_again(
+    cluster: Cluster, pods: list[RunningPod], many: list[RunningPod]
+) -> None:
+    """Their buckets lead elsewhere by then, so that only the cells can say where they go."""
+    address, few = "10.96.0.18", many[:2]
+    service = kube.service("lasting", address, port=80)
+    cluster.serve(service, *few)
+    cluster.wait_for(address, *few)
+    kept = Connections(pods[3].pod, address, 80, 60)
+    cluster.serve(service, *many)
+    cluster.wait_for(address, *many)
+    first = cluster.nodes[0]
+    first.agent.kill()
+    first.restart_switch()
+    first.restart_agent()
+    cluster.wait_for(address, *many)
+    late = first.add(cluster.api, "late")  # the new agent writes to the new switch
+    assert set(ask(late.pod, address, 80, count=80)) == {pod.name for pod in many}
+    assert kept.talk() == kept.first
+    kept.close()
+
+
+SIZES = (1500, 9000)
+
+
+@pytest.mark.parametrize("mtu", SIZES)
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_as_large_as_the_pods_mtu(cluster: Cluster, mtu: int, version: int) -> None:
+    """Pods of two sizes beside each other; segments and datagrams of a full packet, and no less.
+
+    From the other node and by a Service, by datagrams that may not be fragmented.
+    """
+    first, second = cluster.nodes
+    asking, answering = (node.add(cluster.api, f"m{mtu}", mtu) for node in (first, second))
+    address = f"10.96.1.{mtu // 100}" if version == 4 else f"fd00:96::{mtu}"
+    for protocol in ("TCP", "UDP"):
+        service = kube.service("sized", address, port=80, protocol=protocol)
+        cluster.serve(service, answering)
+        cluster.wait_for(address, answering)
+        own = answering.address if version == 4 else answering.address6
+        header = 20 if version == 4 else 40
+        for host, port in ((own, 8080), (address, 80)):
+            told = size(asking.pod, host, port, protocol, mtu - header - 8)
+            if protocol == "TCP":
+                assert told == mtu - header - 20 - 12, "timestamps take 12 bytes"
+            else:
+                assert told == mtu - header - 8
 
 
 def test_what_happened_while_the_api_server_was_away(

@@ -12,10 +12,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from itertools import count
 
+import grpc
 import pytest
+from finsy.proto import p4i, p4r, p4r_grpc
+from google.protobuf import text_format
 from scapy.layers.inet import TCP
 
 from tests.integration.program_bench import (
+    COMPILED,
     DEADLINE,
     GATEWAY_MAC,
     Bench,
@@ -204,9 +208,9 @@ def test_a_flow_follows_its_backend_to_another_address(bench: Bench, net: Networ
     assert service.ask(port) == DESTINATION_PORT
 
 
-def flow_hash(net: Network, client: str, port: int) -> int:
+def flow_hash(net: Network, client: str, port: int, protocol: int = TCP_NUMBER) -> int:
     """As the program computes it; the set is its lower half."""
-    return zlib.crc32(net.packed(client) + bytes([TCP_NUMBER]) + port.to_bytes(2, "big"))
+    return zlib.crc32(net.packed(client) + bytes([protocol]) + port.to_bytes(2, "big"))
 
 
 def test_of_five_flows_in_one_set_the_most_silent_makes_room(bench: Bench, net: Network) -> None:
@@ -240,6 +244,72 @@ def test_of_five_flows_in_one_set_the_most_silent_makes_room(bench: Bench, net: 
     assert led_to(4, "S") == DESTINATION_PORT
     assert [led_to(n) for n in (1, 2, 3, 4)] == [SOURCE_PORT] * 3 + [DESTINATION_PORT]
     assert led_to(0) == DESTINATION_PORT, "forgotten"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "silent", "stays"),
+    [(UDP_NUMBER, 50, True), (UDP_NUMBER, 60, False), (TCP_NUMBER, 60, True)],
+)
+def test_datagrams_are_forgotten_after_two_minutes_of_silence(
+    bench: Bench, net: Network, protocol: int, silent: int, stays: bool
+) -> None:
+    """The silence is written into the flow's cell, in its clock's steps of two seconds."""
+    backends(bench, net, protocol)
+    service, port = Served(bench, net, protocol=protocol), next(_ports)
+    assert service.ask(port, "S") == SOURCE_PORT
+    service.lead_to(SECOND)
+    assert service.ask(port) == SOURCE_PORT
+    with Flows(bench) as flows:
+        flows.were_silent(flow_hash(net, net.client, port, protocol), silent)
+    assert service.ask(port) == (SOURCE_PORT if stays else DESTINATION_PORT)
+
+
+class Flows:
+    """The register of flows, which P4Runtime serves where the switch does."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._channel = grpc.insecure_channel(bench.session.peer.address)
+        self._stub = p4r_grpc.P4RuntimeStub(self._channel)
+        info = text_format.Parse(
+            (COMPILED / "flowferry.p4info.txtpb").read_text(encoding="utf-8"), p4i.P4Info()
+        )
+        named = {one.preamble.alias: one.preamble.id for one in info.registers}
+        self._id = named["flows"]
+
+    def __enter__(self) -> Flows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def were_silent(self, flow: int, steps: int) -> None:
+        """The one flow of its set was last heard so long ago."""
+        first = (flow & 0xFFFF) << 2
+        cells = {first + n: self._read(first + n) for n in range(4)}
+        (index,) = [index for index, cell in cells.items() if cell >> 48 == flow >> 16]
+        then = ((cells[index] & 0xFFFF) - steps) & 0xFFFF
+        self._write(index, cells[index] >> 16 << 16 | then)
+
+    def _cell(self, index: int) -> p4r.RegisterEntry:
+        return p4r.RegisterEntry(register_id=self._id, index=p4r.Index(index=index))
+
+    def _read(self, index: int) -> int:
+        asked = p4r.Entity(register_entry=self._cell(index))
+        try:
+            (answer,) = self._stub.Read(p4r.ReadRequest(device_id=1, entities=[asked]))
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            pytest.skip("BMv2 serves no registers")
+        (entity,) = answer.entities
+        return int.from_bytes(entity.register_entry.data.bitstring, "big")
+
+    def _write(self, index: int, value: int) -> None:
+        cell = self._cell(index)
+        cell.data.bitstring = value.to_bytes(8, "big").lstrip(b"\0") or b"\0"
+        update = p4r.Update(type=p4r.Update.MODIFY, entity=p4r.Entity(register_entry=cell))
+        election = p4r.Uint128(low=1)  # the bench's, who is primary
+        self._stub.Write(p4r.WriteRequest(device_id=1, election_id=election, updates=[update]))
 
 
 # -- answers

@@ -53,11 +53,12 @@ class Fabric(Namespace):
         self._cables = 0
 
     def plug(self, host: Namespace, interface: str, bridge: str, mac: str) -> None:
+        """By a cable for jumbo frames: pods have smaller ones, or as large."""
         self._cables += 1
         end = f"c{self._cables}"
         run(
-            "ip", "link", "add", interface, "address", mac, "netns", host.name, "type", "veth",
-            "peer", "name", end, "netns", self.name,
+            "ip", "link", "add", interface, "address", mac, "mtu", "9000", "netns", host.name,
+            "type", "veth", "peer", "name", end, "mtu", "9000", "netns", self.name,
         )  # fmt: skip
         self.run("ip", "link", "set", end, "master", bridge, "up")
         host.run("ip", "link", "set", interface, "up")
@@ -168,7 +169,7 @@ class ClusterNode(Namespace):
 
     # -- pods
 
-    def network(self) -> dict[str, Any]:
+    def network(self, mtu: int = 1500) -> dict[str, Any]:
         """IPv4 and IPv6; each node has its own part of one network."""
         first = f"198.19.9.{100 + 50 * (self.number - 1)}"
         last = f"198.19.9.{149 + 50 * (self.number - 1)}"
@@ -182,6 +183,7 @@ class ClusterNode(Namespace):
             "name": "flowferry",
             "type": "flowferry",
             "socket": str(self.directory / "agent.sock"),
+            "mtu": mtu,
             "ipam": {
                 "type": "host-local",
                 "ranges": ranges,
@@ -189,7 +191,7 @@ class ClusterNode(Namespace):
             },
         }
 
-    def cni(self, command: str, pod: Pod) -> dict[str, Any]:
+    def cni(self, command: str, pod: Pod, mtu: int = 1500) -> dict[str, Any]:
         variables = {
             "CNI_COMMAND": command,
             "CNI_PATH": f"{self.plugins}:/usr/lib/cni",
@@ -200,7 +202,7 @@ class ClusterNode(Namespace):
         }
         done = subprocess.run(
             [str(PLUGIN)],
-            input=json.dumps(self.network()),
+            input=json.dumps(self.network(mtu)),
             env={"PATH": os.environ["PATH"], **variables},
             capture_output=True,
             text=True,
@@ -209,11 +211,11 @@ class ClusterNode(Namespace):
         assert done.returncode == 0, f"{done.stdout}\n{self.log()}"
         return dict(json.loads(done.stdout)) if done.stdout else {}
 
-    def add(self, api: FakeApi, name: str = "pod") -> RunningPod:
+    def add(self, api: FakeApi, name: str = "pod", mtu: int = 1500) -> RunningPod:
         """A pod that runs, and that the API knows."""
         pod = Pod(name)
         self.pods.append(pod)
-        result = self.cni("ADD", pod)
+        result = self.cni("ADD", pod, mtu)
         found = [one["address"].partition("/")[0] for one in result["ips"]]
         running = RunningPod(pod, self.node, found[0], found[1])
         api.put("pods", kube.pod(pod.name, self.node, *found))
@@ -222,6 +224,12 @@ class ClusterNode(Namespace):
     def entries(self, table: str) -> list[Mapping[str, Any]]:
         with Session.open(self.switch.address, primary=False) as session:
             return [{**entry.match, **entry.params} for entry in session.read(table)]
+
+    def is_for_clients(self, address: str) -> bool:
+        """Whether flows to a virtual address follow their client's last one."""
+        with Session.open(self.switch.address, primary=False) as session:
+            found = [one for one in session.read("service") if one.match["address"] == address]
+        return [one.action for one in found] == ["select_client"]
 
     def close(self) -> None:
         self.agent.kill()
@@ -266,7 +274,8 @@ def serve(connection):
 def datagrams(s):
     while True:
         data, whom = s.recvfrom(65536)
-        s.sendto(name + b" " + data, whom)
+        # No longer than the question, which may have been as long as a packet can be.
+        s.sendto((name + b" " + data)[:max(len(data), 100)], whom)
 udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 udp.bind(("::", 8080))
 threading.Thread(target=datagrams, args=(udp,), daemon=True).start()
@@ -371,6 +380,33 @@ def ask(
 def ask_from(who: Namespace, port: int, whom: list[tuple[str, int]]) -> list[str]:
     """The same for connections one after another, all of them from one port."""
     return who.run(sys.executable, "-c", _ASK_FROM, str(port), json.dumps(whom)).split()
+
+
+_SIZE = """
+import socket, sys, threading
+address, port, kind, size = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+if kind == "TCP":
+    s = socket.create_connection((address, port), 3)
+    threading.Thread(target=s.sendall, args=(b"-" * 1_000_000,)).start()
+    heard = 0
+    while heard < 1_000_000:
+        heard += len(s.recv(65536))
+    print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+else:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    # IP_MTU_DISCOVER and its twin for IPv6: never in fragments
+    s.setsockopt(*((socket.IPPROTO_IPV6, 23) if ":" in address else (socket.IPPROTO_IP, 10)), 2)
+    s.settimeout(3)
+    s.connect((address, port))
+    s.send(b"-" * size)
+    print(len(s.recv(65536)))
+"""
+
+
+def size(who: Namespace, address: str, port: int, kind: str, size: int) -> int:
+    """Of segments in a connection that brings a megabyte there and back; or of a datagram."""
+    return int(who.run(sys.executable, "-c", _SIZE, address, str(port), kind, str(size)))
 
 
 class Cluster:
