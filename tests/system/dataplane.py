@@ -101,7 +101,8 @@ class DataplaneLab(ClusterLab):
                 {
                     "name": "server",
                     "image": f"{self.registry}/flowferry-dataplane:lab",
-                    "command": ["python3", "-c", SERVER, name],
+                    # Without files of its own, which a direct move would leave behind.
+                    "command": ["python3", "-B", "-c", SERVER, name],
                 }
             ],
         }
@@ -141,10 +142,15 @@ class DataplaneLab(ClusterLab):
         (found,) = [one for one in self.pods(app) if one["status"].get("podIP") == address]
         return found
 
+    @staticmethod
+    def elsewhere_of(pod: Mapping[str, Any]) -> str:
+        """The node that it is not on."""
+        return next(node for node in NODES if node != pod["spec"]["nodeName"])
+
     def move_away(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         """To the other node, without anything being left; how it went."""
-        (destination,) = set(NODES) - {pod["spec"]["nodeName"]}
-        moved = self.move(destination, f"pod:default/{pod['metadata']['name']}").must_succeed()
+        name = f"pod:default/{pod['metadata']['name']}"
+        moved = self.move(self.elsewhere_of(pod), name).must_succeed()
         if left := left_over(moved.outcome):
             raise LabError(str(left))
         return moved.outcome

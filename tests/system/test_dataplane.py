@@ -169,6 +169,48 @@ def test_a_pod_moves_with_its_connections(pods: DataplaneLab) -> None:
             client.end()
 
 
+def test_a_pod_moves_directly(pods: DataplaneLab) -> None:
+    """Into a placeholder, there and back: the second time from one."""
+    pods.apply(pods.answering("direct", "node1"))
+    pods.until_ready("direct")
+    pods.until_answered("client", "tcp", pods.address_of("direct"), 8080, "direct")
+    kept = [
+        pods.keep(who, pods.address_of("direct", version), 8080, 20)
+        for who in ("client", "ask1", "ask2")
+        for version in (4, 6)
+    ]
+    try:
+        for destination in ("node2", "node1"):
+            asked = {"destination": destination, "migration_method": "direct"}
+            played = pods.playbook("migrate.yml", workload="pod:default/direct", **asked)
+            moved = played.must_succeed().outcome
+            assert moved["method"] == "direct" and not left_over(moved)
+            assert [one.broken() for one in kept] == [0] * 6, f"to {destination}"
+            print(f"directly to {destination}: hold {moved['hold_ms']} ms")
+    finally:
+        for one in kept:
+            one.end()
+    assert pods.traces_everywhere() == {}
+
+
+def test_what_cannot_move_between_such_nodes_is_refused_in_the_plan(pods: DataplaneLab) -> None:
+    """With the reason, and nothing has happened: a StatefulSet's pod, and another address."""
+    pods.apply(pods.controlled("StatefulSet", "stateful", 1))
+    try:
+        pods.kubectl("rollout", "status", "statefulset/stateful", "--timeout=55s")
+        (member,) = pods.pods("stateful")
+        refused = pods.move(pods.elsewhere_of(member), "pod:default/stateful-0").failure
+        assert refused["code"] == "across_unsupported" and "it keeps its name" in refused["message"]
+        assert pods.pods("stateful") == [member]
+    finally:
+        pods.kubectl("delete", "statefulset", "stateful", "--wait=false")
+    before = pods.pod()
+    asked = {"destination": pods.elsewhere_of(before), "address_strategy": "rewrite"}
+    refused = pods.playbook("migrate.yml", workload=WORKLOAD, **asked).failure
+    assert refused["code"] == "across_unsupported" and "rewrite" in refused["message"]
+    assert pods.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
 def test_a_pod_behind_an_outside_address_moves_with_its_connections(pods: DataplaneLab) -> None:
     """Of a client by the Service, and of pods on both nodes by the pod's own address.
 
