@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +47,9 @@ BOOT = (
     "mkdir -p /run/sshd && /usr/sbin/sshd -E /var/log/sshd.log </dev/null"
     " && exec /usr/bin/catatonit -P"
 )
+# What systemd starts, beside what every system needs: packages of the root have units of their own,
+# and what runs is the roles' to say.
+STARTED_UNITS = ("ssh.service",)
 SSHD_CONFIG = """\
 # Written by the Flowferry lab.
 HostKey /etc/ssh/flowferry_host_key
@@ -127,6 +131,7 @@ class HostSpec:
     host_key: str = ""
     authorized_keys: str = ""
     storage_size: str = "4g"
+    systemd: bool = False
 
     @property
     def cgroup(self) -> str:
@@ -242,6 +247,12 @@ class Hierarchy:
 
 def hierarchies(mountinfo: str | None = None) -> list[Hierarchy]:
     """The v1 hierarchies of this machine, or, when it has none, the unified one."""
+    found = every_hierarchy(mountinfo)
+    return [hierarchy for hierarchy in found if not hierarchy.unified] or found
+
+
+def every_hierarchy(mountinfo: str | None = None) -> list[Hierarchy]:
+    """All of this machine: a unified one may be beside those of v1, and systemd uses it, too."""
     text = mountinfo
     if text is None:
         text = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
@@ -256,7 +267,7 @@ def hierarchies(mountinfo: str | None = None) -> list[Hierarchy]:
             first.append(Hierarchy(path, _controllers(super_options)))
         elif kind == "cgroup2":
             unified.append(Hierarchy(path, ""))
-    found = first or unified
+    found = first + unified
     if not found:
         raise LabError(f"No cgroup hierarchy is mounted under {CGROUP_ROOT}; the lab needs one.")
     return found
@@ -272,7 +283,7 @@ def _controllers(super_options: str) -> str:
 
 
 def create_cgroups(name: str) -> None:
-    for hierarchy in hierarchies():
+    for hierarchy in every_hierarchy():
         directory = hierarchy.path / name
         directory.mkdir(exist_ok=True)
         # A new v1 cpuset is empty, and nothing can join an empty one.
@@ -283,14 +294,14 @@ def create_cgroups(name: str) -> None:
 
 
 def join_cgroups(name: str) -> None:
-    for hierarchy in hierarchies():
+    for hierarchy in every_hierarchy():
         (hierarchy.path / name / "cgroup.procs").write_text("0")
 
 
 def cgroup_processes(name: str) -> list[int]:
     """Pids in the host's cgroups, those of its containers included."""
     pids: set[int] = set()
-    for hierarchy in hierarchies():
+    for hierarchy in every_hierarchy():
         for procs in (hierarchy.path / name).rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 pids.update(int(word) for word in procs.read_text().split())
@@ -299,7 +310,7 @@ def cgroup_processes(name: str) -> list[int]:
 
 def thaw_cgroups(name: str) -> None:
     """A process in a frozen v1 cgroup does not even die: a stopped migration may leave one."""
-    for hierarchy in hierarchies():
+    for hierarchy in every_hierarchy():
         for state in (hierarchy.path / name).rglob("freezer.state"):
             with contextlib.suppress(OSError):
                 state.write_text("THAWED")
@@ -307,14 +318,14 @@ def thaw_cgroups(name: str) -> None:
 
 def remove_cgroups(name: str, timeout: float = 10.0) -> None:
     def gone() -> bool:
-        for hierarchy in hierarchies():
+        for hierarchy in every_hierarchy():
             top = hierarchy.path / name
             children = sorted(top.rglob("*/"), key=lambda p: len(p.parts), reverse=True)
             for directory in [*children, top]:
                 if directory.is_dir():
                     with contextlib.suppress(OSError):
                         directory.rmdir()
-        return not any((h.path / name).exists() for h in hierarchies())
+        return not any((h.path / name).exists() for h in every_hierarchy())
 
     wait_until(
         gone,
@@ -359,7 +370,8 @@ def _mount_cgroups(root: Path, found: list[Hierarchy]) -> None:
     _mount("tmpfs", target, "tmpfs", flags, "mode=755")
     for hierarchy in found:
         (target / hierarchy.path.name).mkdir()
-        _mount("cgroup", target / hierarchy.path.name, "cgroup", flags, hierarchy.options)
+        kind = "cgroup2" if hierarchy.unified else "cgroup"
+        _mount(kind, target / hierarchy.path.name, kind, flags, hierarchy.options)
     if not any("hugetlb" in hierarchy.options for hierarchy in found):
         # Kubelets limit huge pages where there are some, and some runtimes fail if they cannot.
         _mount("tmpfs", root / "sys/kernel/mm/hugepages", "tmpfs", flags, "mode=755")
@@ -386,7 +398,7 @@ def _mount_root(spec: HostSpec) -> Path:
 
 
 def _mount_host(spec: HostSpec) -> Path:
-    found = hierarchies()
+    found = every_hierarchy() if spec.systemd else hierarchies()
     root = _mount_root(spec)
     _mount("proc", root / "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _mount("sysfs", root / "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -417,6 +429,8 @@ def _become_init(spec: HostSpec) -> NoReturn:
     """The first process of the host: mounts, settings, then the real init."""
     root = _mount_host(spec)
     _write_files(spec, root)
+    if spec.systemd:
+        _choose_units(root)
     socket.sethostname(spec.name)
     for name, value in spec.sysctls.items():
         setting = root / "proc/sys" / name.replace(".", "/")
@@ -430,7 +444,18 @@ def _become_init(spec: HostSpec) -> NoReturn:
     _check(libc.umount2(b".", MNT_DETACH), "cannot leave the root of the machine")
     os.chdir("/")
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    if spec.systemd:
+        # The variable tells it that devices and cgroups are there already, and not its to change.
+        os.execve("/lib/systemd/systemd", ["systemd"], {"PATH": path, "container": "flowferry"})
     os.execve("/bin/sh", ["sh", "-c", BOOT], {"PATH": path, "HOME": "/root"})
+
+
+def _choose_units(root: Path) -> None:
+    """Have systemd start sshd, and none of what packages of the root would have started."""
+    for wanted in (root / "etc/systemd/system").glob("*.target.wants/*"):
+        if wanted.name not in STARTED_UNITS:
+            wanted.unlink()
+    _write(root / "etc/machine-id", uuid.uuid4().hex + "\n", 0o444)
 
 
 def _detach(spec: HostSpec) -> None:
@@ -661,7 +686,7 @@ class Host:
         """What of the host is there; empty when nothing is."""
         spec = self.spec
         found = ["process"] if self.record() or cgroup_processes(spec.cgroup) else []
-        if any((hierarchy.path / spec.cgroup).exists() for hierarchy in hierarchies()):
+        if any((hierarchy.path / spec.cgroup).exists() for hierarchy in every_hierarchy()):
             found.append("cgroup")
         if self._bridge_port and self._bridge_port in interfaces_of(None):
             found.append("interface")

@@ -155,6 +155,13 @@ options:
     type: str
     default: 4g
 
+  systemd:
+    description:
+      - Run systemd as the host's init. Otherwise it has one that starts an sshd and nothing else.
+      - Of the units that packages of the root have brought, only sshd's is started.
+    type: bool
+    default: false
+
   timeout:
     description:
       - Seconds to wait until sshd answers, or until everything has ended.
@@ -277,6 +284,7 @@ ARGUMENTS: dict[str, Any] = {
     "host_key": {"type": "path", "default": "", "no_log": False},
     "authorized_keys": {"type": "path", "default": "", "no_log": False},
     "storage_size": {"type": "str", "default": "4g"},
+    "systemd": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 20.0},
 }
 
@@ -296,6 +304,7 @@ def host_of(params: dict[str, Any]) -> Host:
             host_key=params["host_key"],
             authorized_keys=params["authorized_keys"],
             storage_size=params["storage_size"],
+            systemd=params["systemd"],
         )
     )
 

@@ -106,6 +106,7 @@ def test_kubeadm_gets_the_gate_and_the_authorisation_of_checkpoints(directory: P
     assert kubelet["featureGates"] == {"ContainerCheckpoint": True}
     assert kubelet["authorization"] == {"mode": "Webhook"}
     assert kubelet["authentication"]["anonymous"] == {"enabled": False}
+    assert kubelet["serverTLSBootstrap"] is True
 
 
 def test_a_node_joins_with_the_token_and_the_hash_of_the_authority(directory: Path) -> None:
