@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cluster import ClusterLab, left_over
 from running import Sampler
 
-from demo.kubectl import BUILD_LIMIT
-from demo.lab_control import NODES
+from demo.kubectl import BUILD_LIMIT, programs
+from demo.lab_control import NODES, ROOT
 from demo.traffic import TrafficClient
 
 MOVES = int(os.environ.get("FLOWFERRY_REDIS_MOVES") or 4)
+# Those that are shown of a pod that has no volumes to copy.
+PHASES = ["prepare", "hold", "checkpoint", "transfer", "restore", "redirect", "release", "clean"]
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -44,6 +48,45 @@ def _move_under_load(cluster: ClusterLab, clients: list[TrafficClient]) -> None:
         print(f"move {number}: silence {seen[0]['longest_ms']} ms, hold {moved['hold_ms']} ms")
         assert cluster.pod_node() == destination
         assert cluster.processes() == {node: int(node == destination) for node in NODES}
+
+
+def _kubectl_migrate(cluster: ClusterLab, *arguments: str) -> tuple[int, str]:
+    """kubectl with the plugin of deploy/, from elsewhere: its exit code and what it shows."""
+    pod = f"pod/{cluster.pod()['metadata']['name']}"
+    places = [ROOT / "deploy", programs("kubernetes"), Path(sys.executable).parent]
+    done = subprocess.run(
+        [str(programs("kubernetes") / "kubectl"), "migrate", pod, *arguments],
+        cwd="/",
+        env=os.environ
+        | {"FLOWFERRY_LAB_ID": str(cluster.number), "XDG_STATE_HOME": str(cluster.state)}
+        | {"PATH": ":".join([*map(str, places), os.environ["PATH"]])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=cluster.playbook_limit,
+    )
+    print(done.stdout, done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_kubectl_migrate_shows_what_it_is_at_and_says_how_it_ended(
+    cluster: ClusterLab, clients: list[TrafficClient]
+) -> None:
+    before, source, destination = cluster.run_id(), cluster.pod_node(), cluster.other_node()
+
+    code, shown = _kubectl_migrate(cluster, "--to", "nowhere")
+    assert code != 0 and 'There is no node "nowhere" in the inventory' in shown
+    code, shown = _kubectl_migrate(cluster, "--to", destination, "--check")
+    assert code == 0 and "redirect" not in shown
+    assert (cluster.pod_node(), cluster.run_id()) == (source, before)
+
+    code, shown = _kubectl_migrate(cluster, "--to", destination)
+    assert code == 0, shown
+    phases = [line.strip() for line in shown.splitlines() if line.strip() in PHASES]
+    assert phases == PHASES
+    assert (cluster.pod_node(), cluster.run_id()) == (destination, before)
+    assert [client.seen()["errors"] for client in clients] == [[], [], []]
 
 
 def test_a_second_run_changes_nothing(cluster: ClusterLab) -> None:
