@@ -92,7 +92,7 @@ def test_a_service_from_pods(cluster: Cluster, served: list[RunningPod]) -> None
 
 def test_a_service_of_datagrams(cluster: Cluster, pods: list[RunningPod]) -> None:
     cluster.serve(kube.service("datagrams", DATAGRAMS, port=53, protocol="UDP"), *pods[:3])
-    cluster.wait_for(DATAGRAMS, *pods[:3])
+    cluster.wait_for(DATAGRAMS, *pods[:3], protocol="UDP")
     told = set(ask(pods[4].pod, DATAGRAMS, 53, "udp", count=40))
     assert told == {pod.name for pod in pods[:3]}
 
@@ -219,7 +219,7 @@ def test_a_port_of_a_client_may_have_talked_to_another_service(
     cluster: Cluster, pods: list[RunningPod]
 ) -> None:
     """One connection after another, from one port, to one endpoint by each of its addresses."""
-    asked = "10.96.0.17", "203.0.113.97", "10.96.0.18"
+    asked = "10.96.0.19", "203.0.113.97", "10.96.0.20"
     there = pods[0]
     cluster.serve(kube.service("first", asked[0], outside=(asked[1],), port=80), there)
     cluster.serve(kube.service("another", asked[2], port=80), there)
@@ -369,7 +369,7 @@ def test_packets_as_large_as_the_pods_mtu(cluster: Cluster, mtu: int, version: i
     for protocol in ("TCP", "UDP"):
         service = kube.service("sized", address, port=80, protocol=protocol)
         cluster.serve(service, answering)
-        cluster.wait_for(address, answering)
+        cluster.wait_for(address, answering, protocol=protocol)
         own = answering.address if version == 4 else answering.address6
         header = 20 if version == 4 else 40
         for host, port in ((own, 8080), (address, 80)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -453,14 +454,20 @@ class Cluster:
         told = json.loads(self.client.run("ip", "-j", "neigh", "show", address))
         return str(told[0].get("lladdr", "")) if told else ""
 
-    def wait_for(self, address: str, *pods: RunningPod) -> None:
-        """Until both switches lead an address, of either IP version, to these pods."""
+    def wait_for(self, address: str, *pods: RunningPod, protocol: str = "TCP") -> None:
+        """Until both switches lead an address, of either IP version, to these pods, and know
+        their answers, and who reaches them by their own addresses.
+        """
         suffix = "_ipv6" if ":" in address else ""
         wanted = {pod.address6 if suffix else pod.address for pod in pods}
+        carried = getattr(socket, f"IPPROTO_{protocol}")
 
         def leads(node: ClusterNode) -> bool:
-            services = {s["address"]: s for s in node.entries(f"service{suffix}")}
-            if address not in services:
+            services, replies = (
+                {one["address"]: one for one in node.entries(table) if one["protocol"] == carried}
+                for table in (f"service{suffix}", f"reply{suffix}")
+            )
+            if not {address, *wanted} <= services.keys() or not wanted <= replies.keys():
                 return False
             number = services[address]["service_id"]
             led_to = {b["backend_id"] for b in node.entries("bucket") if b["service_id"] == number}
