@@ -93,7 +93,9 @@ def _commit() -> Record:
 
     # Where a collection was installed there is no repository.
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    return {"commit": commit, "changed_since": bool(git("status", "--porcelain", "-uno"))}
+    # Results of an earlier run are among docs, and are being replaced.
+    changed = git("status", "--porcelain", "-uno", "--", ".", ":(exclude)docs")
+    return {"commit": commit, "changed_since": bool(changed)}
 
 
 def _machine() -> Record:
