@@ -27,6 +27,8 @@ _LARGEST_ANSWER = 1 << 16
 _ENTER = 'echo $$ >"$0" && exec "$@"'
 
 
+LAST_STEP = "pre-resume"
+"""Of a restore: every process is what it was, and none runs."""
 KERNEL_DATA = Path("/run/criu.kdat")
 """What CRIU finds out about the kernel; it looks again when that is gone, which takes 45 ms."""
 # The switch holds the traffic, so CRIU need not lock the network. Cgroups stay as they are.

@@ -243,6 +243,9 @@ class Operations:
             self._sender.close()
         if self.workload.memory_sender is not None:
             self.workload.memory_sender.close()
+        if self._lookout is not None:
+            self._lookout.close()
+            self._lookout = None
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _empty_checkpoint(self) -> Path:

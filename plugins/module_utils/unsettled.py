@@ -122,17 +122,9 @@ class Lookout:
         return found
 
     def close(self) -> None:
+        """A namespace lasts as long as a socket that was made in it."""
         if self._netlink is not None:
             self._netlink.close()
-
-
-def look(network: Path) -> Unsettled:
-    """What is unsettled in a network namespace."""
-    lookout = Lookout(network)
-    try:
-        return lookout.look()
-    finally:
-        lookout.close()
 
 
 def _judge(one: _Socket, found: Unsettled) -> None:

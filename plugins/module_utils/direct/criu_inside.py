@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..criu_service import KERNEL_DATA, CriuService, Process
+from ..criu_service import KERNEL_DATA, LAST_STEP, CriuService, Process
 from ..errors import FlowferryError
 from . import inside
 
@@ -63,11 +63,10 @@ class CriuInside(CriuService):
             if step == "setup-namespaces":  # they are there, and none of the copy's files
                 found = pid
                 processes.begin(str(pid))
-            elif step == "pre-resume" and not processes.succeeds():  # the last one before it runs
+            elif step == LAST_STEP and not processes.succeeds():
                 raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
 
-        self._on_step = on_step
-        self.restore(images, timeout, notify_scripts=True, inherit_fd=self._streams, **options)
+        self.restore(images, timeout, on_step, inherit_fd=self._streams, **options)
         return found
 
     def close(self) -> None:

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..checkpoint import images
+from ..criu_service import LAST_STEP
 from . import vm
 from .page_server import PageServer
 from .regions import Regions
 from .stream import Receiver, Sender
 
 _NOTE = "memory.json"
-# Where CRIU waits at the end of a restore, when every process is what it was and none runs.
-_LAST_STEP = "pre-resume"
 
 
 class Outgoing:
@@ -72,7 +71,7 @@ class Incoming:
 
     def at_step(self, step: str, pids: Mapping[int, int]) -> None:
         """CRIU has come to that step; ``pids`` has this node's pid for CRIU's."""
-        if step != _LAST_STEP or not self.is_needed:
+        if step != LAST_STEP or not self.is_needed:
             return
         note = json.loads(self._note.read_text())
         assert self._receiver is not None

@@ -211,8 +211,7 @@ def _not_announced() -> FlowferryError:
     return FlowferryError("transfer_failed", "memory has come that is not what was announced")
 
 
-def _exactly(lines: JsonLines, size: int) -> bytes:
-    data = lines.read_exactly(size)
-    if len(data) != size:
-        raise FlowferryError("transfer_failed", "the stream of memory ended early")
+def _exactly(lines: JsonLines, size: int) -> bytearray:
+    data = bytearray(size)
+    lines.read_into(memoryview(data))
     return data

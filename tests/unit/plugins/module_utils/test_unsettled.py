@@ -6,12 +6,12 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from ansible_collections.flowferry.core.plugins.module_utils.unsettled import Unsettled, look
+from ansible_collections.flowferry.core.plugins.module_utils.unsettled import Lookout, Unsettled
 
 OWN = Path("/proc/self/ns/net")
 
@@ -32,6 +32,11 @@ def listener(request: pytest.FixtureRequest, opened: ExitStack) -> socket.socket
 def name_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def look(network: Path) -> Unsettled:
+    with closing(Lookout(network)) as lookout:
+        return lookout.look()
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
