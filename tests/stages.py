@@ -32,8 +32,12 @@ CHAINS: tuple[dict[str, Command], ...] = (
     },
 )
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What pytest and Molecule say of something that failed, a line each.
-FAILED = re.compile(r"^(FAILED|ERROR) .*|^\S+ +: actions=.*(failed=[1-9]|missing=[1-9]).*")
+# What pytest, Molecule and Ansible say of something that failed, a line each; Ansible's "Origin" is
+# where the task stands.
+FAILED = re.compile(
+    r"^(FAILED|ERROR) .*|^\S+ +: actions=.*(failed=[1-9]|missing=[1-9]).*"
+    r"|.*\[ERROR\]: .*|\W*Origin: .*"
+)
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ class Standstill:
 
     def give_up(self) -> None:
         """Undo begin(), which may not have happened, or in another process."""
-        self._given_up.set()
-        if self._watching is not None:
-            self._watching.join()
+        self._end_watching()
         with suppress(FileNotFoundError):  # nor enter()
             (self.inner / "freezer.state").write_text("THAWED")
 
@@ -93,12 +91,18 @@ class Standstill:
 
     def clear(self) -> None:
         """Of a container that has ended, whose runtime gives up its group if ours stays in it."""
+        self._end_watching()
         deadline = time.monotonic() + LIMIT
         while self.inner.exists() and time.monotonic() < deadline:
             with suppress(OSError):  # the last process ends just now, or the runtime was faster
                 self.inner.rmdir()
                 return
             time.sleep(0.005)
+
+    def _end_watching(self) -> None:
+        self._given_up.set()
+        if self._watching is not None:
+            self._watching.join()
 
     def _watch(self) -> None:
         with suppress(OSError, FlowferryError):  # the container has ended by itself

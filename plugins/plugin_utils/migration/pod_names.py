@@ -37,22 +37,26 @@ class NameReservation:
         self.policy = f"flowferry-name-{told}"
 
     def take(self, candidate: Pod) -> None:
-        """Reserve the name; returns when the API server refuses it to others.
+        """Reserve the name; returns when the API server refuses it to others, and not to the copy.
 
-        ``candidate`` is a copy that would be admitted under another name too, or this fails.
+        ``candidate`` is a copy that would be admitted under another name too, or this fails. An
+        API server goes on for a moment by a policy that was deleted: one of an earlier move of this
+        name, which was for another source, refuses the copy too.
         """
         self.cluster.create_pod(_named(candidate, f"{self.name[:200]}-flowferry"), dry_run=True)
         self.free()
         for kind, body in zip(POLICIES, self._policy(), strict=True):
             self.cluster.create_policy(kind, body)
         deadline = time.monotonic() + EFFECT_LIMIT
-        while not self._is_refused_to_others(candidate):
+        # In this order: what refuses others once the copy is admitted is not the earlier policy.
+        while self._is_refused(candidate) or not self._is_refused(_strange(candidate)):
             if time.monotonic() > deadline:
                 raise FlowferryError(
                     "name_not_reserved",
                     f"the API server still admits other pods of the name {self.namespace}/"
-                    f"{self.name}, {EFFECT_LIMIT:g} s after the policy {self.policy} was made; it "
-                    "has to have ValidatingAdmissionPolicy, which is there from Kubernetes 1.30 on",
+                    f"{self.name} or none at all, {EFFECT_LIMIT:g} s after the policy "
+                    f"{self.policy} was made; it has to have ValidatingAdmissionPolicy, which is "
+                    "there from Kubernetes 1.30 on",
                 )
             time.sleep(0.05)
 
@@ -61,12 +65,10 @@ class NameReservation:
         for kind in reversed(POLICIES):
             self.cluster.delete_policy(kind, self.policy)
 
-    def _is_refused_to_others(self, candidate: Pod) -> bool:
-        """Admission comes before the name is found to be taken."""
-        stranger = _named(candidate, self.name)
-        del stranger["metadata"]["annotations"][SOURCE_ANNOTATION]
+    def _is_refused(self, pod: Pod) -> bool:
+        """Whether the policy is why it is refused; admission comes before the name is found taken."""
         try:
-            self.cluster.create_pod(stranger, dry_run=True)
+            self.cluster.create_pod(_named(pod, self.name), dry_run=True)
         except Refused as refused:
             return self.policy in str(refused)
         return False
@@ -115,3 +117,10 @@ class NameReservation:
 
 def _named(pod: Pod, name: str) -> Pod:
     return {**copy.deepcopy(pod), "metadata": {**copy.deepcopy(pod["metadata"]), "name": name}}
+
+
+def _strange(pod: Pod) -> Pod:
+    """The same one, as if it were no copy."""
+    stranger = copy.deepcopy(pod)
+    del stranger["metadata"]["annotations"][SOURCE_ANNOTATION]
+    return stranger

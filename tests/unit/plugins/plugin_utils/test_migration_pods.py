@@ -441,6 +441,17 @@ def test_whoever_takes_the_name_all_the_same_does_not_keep_it(rig: Rig) -> None:
     assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == about["copy_uid"]
 
 
+def test_the_policy_of_an_earlier_move_is_not_taken_for_the_one_of_this(rig: Rig) -> None:
+    """It refuses others as well as the new one does, and the copy besides."""
+    rig.choose_member()
+    rig.cluster.lingering = 3
+    about = rig.prepare()
+    rig.helpers["node1"].call("checkpoint", about=about)
+    rig.helpers["node2"].call("restore", about=about)
+    assert rig.cluster.lingering == 0
+    assert rig.cluster.pods["redis-0"]["metadata"]["uid"] == about["copy_uid"]
+
+
 def test_a_reservation_without_effect_is_an_error_before_the_hold(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
