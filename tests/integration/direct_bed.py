@@ -9,7 +9,8 @@
     direct_bed.py container NAME KIND COMMAND...
         becomes the container
 
-KIND is "writable" or "read-only", as the containers' root is.
+KIND is "writable" or "read-only", as the containers' root is, or "prepared": that of a container
+whose application is the child of an init.
 """
 
 from __future__ import annotations
@@ -159,16 +160,21 @@ class Moves:
                 raise SystemExit(f"container {name} did not start")
             time.sleep(0.01)
 
+    def begin(self, name: str) -> int:
+        """The container that the program is started in."""
+        if self.kind != "prepared":
+            return self.start(name, "python3", "-c", PROGRAM)
+        _make_place(name)
+        return self.start(name, PLACEHOLDER, "--init", "python3", "-c", PROGRAM)
+
     def move(self, source: str, pid: int, destination: str) -> int:
-        program = ["python3", "-c", PROGRAM]
-        place = BED / destination / "place"
-        (place / "placeholder").write_bytes((BED / "placeholder").read_bytes())
-        (place / "placeholder").chmod(0o755)
-        there = self.start(destination, PLACEHOLDER, *program)
+        place = _make_place(destination)
+        words = ["--child"] if self.kind == "prepared" else []
+        there = self.start(destination, PLACEHOLDER, *words, "python3", "-c", PROGRAM)
         freezer = self.utils["cgroup"].Freezer(GROUPS / source)
-        outer = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        inside = [one for one in freezer.pids() if one != outer]
-        told = self.utils["direct.application"].look("it", pid, program, inside)
+        inside = [one for one in freezer.pids() if one != _parent(pid)]
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        told = self.utils["direct.application"].look("it", pid, arguments, inside)
         about = {"containers": {"it": {"direct": told, "freezer": str(freezer.path)}}}
         here, copy = (self.utils["direct.mover"].DirectMover("it") for _ in range(2))
         made = self.utils["cri.base"].Container(
@@ -196,6 +202,8 @@ class Moves:
             "notes": notes.stat().st_size if notes.exists() else None,
             "lent": (root / "run/criu.kdat").exists(),
             "first": Path(f"/proc/{application}/root/proc/1/comm").read_text().strip(),
+            "id": self.utils["direct.application"].id_of(application),
+            "is child": _parent(application) == pid,
         }
 
     @staticmethod
@@ -211,6 +219,18 @@ class Moves:
             time.sleep(0.001)
 
 
+def _make_place(name: str) -> Path:
+    """What a container sees as the directory of the placeholder."""
+    place = BED / name / "place"
+    (place / "placeholder").write_bytes((BED / "placeholder").read_bytes())
+    (place / "placeholder").chmod(0o755)
+    return place
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 class _Place:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -221,7 +241,7 @@ class _Place:
 
 def moves(kind: str) -> None:
     made, source = Moves(kind), CONTAINERS[0]
-    pid = made.start(source, "python3", "-c", PROGRAM)
+    pid = made.begin(source)
     try:
         for destination in CONTAINERS[1:]:
             time.sleep(0.2)  # what is counted is the test

@@ -27,9 +27,9 @@ def lab_root() -> Path:
     return found[-1].parents[2]
 
 
-@pytest.mark.parametrize("kind", ["writable", "read-only"])
+@pytest.mark.parametrize("kind", ["writable", "read-only", "prepared"])
 def test_there_and_on(kind: str, tmp_path: Path) -> None:
-    """Out of an ordinary container, and out of one that it was moved to."""
+    """Out of an ordinary container or a prepared one, and out of one that it was moved to."""
     root = lab_root()
     command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", sys.executable, str(BED)]
     told = ["node", str(REPOSITORY), str(root), str(tmp_path), kind]
@@ -48,7 +48,10 @@ def test_there_and_on(kind: str, tmp_path: Path) -> None:
     for number, move in enumerate(moves):
         before, after = move["before"], move["after"]
         assert after["count"] > before["count"] > 0, f"after move {number} it does not go on"
-        if kind == "writable":
+        if kind != "read-only":
             assert after["notes"] >= before["notes"] >= before["count"] - 1 > 0
-        assert (after["lent"], after["first"]) == (False, "python3")
+        first = "placeholder" if kind == "prepared" else "python3"
+        assert (after["lent"], after["first"]) == (False, first)
+        assert after["is child"] and (after["id"] == 1) == (kind != "prepared")
+        assert after["id"] == moves[0]["before"]["id"]
     assert moves[1]["before"]["count"] > moves[0]["after"]["count"], "it has begun again"

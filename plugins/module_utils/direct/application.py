@@ -2,7 +2,9 @@
 """The application in a container: its processes, and whether they can be moved directly.
 
 In an ordinary container it is the first process. In one that it was moved to, that is the
-placeholder, and the application has a namespace of process ids of its own beneath it.
+placeholder, and the application has a namespace of process ids of its own beneath it. In a
+prepared container, and wherever it moves from there, it is the child of that program, and in its
+namespaces.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from .layer import Layer
 PLACE = "/.flowferry"
 """Where a container sees the directory that the node keeps for it."""
 PROGRAM = f"{PLACE}/placeholder"
+AS_INIT, AS_PARENT = "--init", "--child"
+"""What tells that program that the application is its child: at once, or as soon as it has come."""
 _KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 
 
@@ -27,11 +31,18 @@ def application_of(container: int) -> int:
     """The first process of the application, by that of the container."""
     if link(Path(f"/proc/{container}/exe")) != PROGRAM:
         return container
-    own = _namespace(container, "pid")
-    for child in Path(f"/proc/{container}/task/{container}/children").read_text().split():
-        if _namespace(int(child), "pid") != own:
-            return int(child)
-    raise refused("its application has not come yet, or has ended")
+    words = Path(f"/proc/{container}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    told = Path(f"/proc/{container}/task/{container}/children").read_text().split()
+    children = [found for pid in told if (found := Process.read(int(pid)))]
+    if words[1] in (AS_INIT, AS_PARENT):
+        # Others are its children because their parents have ended: that was later.
+        children.sort(key=lambda one: int(one.started))
+    else:
+        own = _namespace(container, "pid")
+        children = [one for one in children if _namespace(one.pid, "pid") not in (own, "")]
+    if not children:
+        raise refused("its application has not come yet, or has ended")
+    return children[0].pid
 
 
 def look(title: str, container: int, arguments: list[str], pids: Iterable[int]) -> dict[str, Any]:
@@ -51,11 +62,36 @@ def look(title: str, container: int, arguments: list[str], pids: Iterable[int]) 
     }
     check_processes(title, tree)
     check_pipes(title, tree, streams.values())
+    command, is_child = command_of(arguments)
     return {
         "pid": application,
-        "command": arguments[1:] if arguments[:1] == [PROGRAM] else arguments,
+        "command": command,
+        "is_child": is_child,
+        "highest_id": max(id_of(task) for pid in tree for task in _tasks(pid)),
         "streams": streams,
     }
+
+
+def command_of(arguments: list[str]) -> tuple[list[str], bool]:
+    """The application's own command, and whether it is the child of the program before it."""
+    if arguments[:1] != [PROGRAM]:
+        return arguments, False
+    is_child = arguments[1:2] in ([AS_INIT], [AS_PARENT])
+    return arguments[2 if is_child else 1 :], is_child
+
+
+def id_of(pid: int) -> int:
+    """A process id, as the process itself knows it; 0 when it has ended."""
+    try:
+        told = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(next(line for line in told.splitlines() if line.startswith("NSpid:")).split()[-1])
+
+
+def _tasks(pid: int) -> list[int]:
+    found = Process.read(pid)
+    return found.threads() if found else []
 
 
 def refused(reason: str) -> FlowferryError:
@@ -74,7 +110,8 @@ def _check_tree(tree: list[int], application: int) -> None:
             raise refused(
                 f"process {pid} ({_command(pid)}) is not part of its application's process tree"
                 f"{' and namespaces' if foreign else ''}; it may be that of a `kubectl exec`, "
-                "which has to end first"
+                "which has to end first, or one whose parent has ended, which no prepared "
+                "container can have"
             )
 
 

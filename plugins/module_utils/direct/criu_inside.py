@@ -16,6 +16,7 @@ from typing import Any
 from ..criu_service import KERNEL_DATA, LAST_STEP, CriuService, Process
 from ..errors import FlowferryError
 from . import inside
+from .application import id_of
 
 _KNOWN = KERNEL_DATA.relative_to("/")
 
@@ -23,11 +24,16 @@ _KNOWN = KERNEL_DATA.relative_to("/")
 class CriuInside(CriuService):
     """One CRIU beside process ``pid``; one that ``joins`` restores into the container of that.
 
+    One that restores what gets a /proc of its own ``copies_mounts`` first.
     ``streams`` are open files, by the names that the restored processes know them by.
     """
 
     def __init__(
-        self, pid: int, streams: dict[str, int] | None = None, joins: bool = False
+        self,
+        pid: int,
+        streams: dict[str, int] | None = None,
+        joins: bool = False,
+        copies_mounts: bool = False,
     ) -> None:
         self._pid = pid
         self._streams = streams or {}
@@ -37,7 +43,8 @@ class CriuInside(CriuService):
         def begin(descriptor: int) -> Process:
             keep = [descriptor, *self._streams.values()]
             words = ["swrk", str(descriptor)]
-            return inside.start(pid, "criu", words, keep, self._root, joins=joins)
+            how = {"joins": joins, "copies_mounts": copies_mounts}
+            return inside.start(pid, "criu", words, keep, self._root, **how)
 
         self._take: Callable[[int], None] | None = None
         self._lend()  # before CRIU begins, which would look for itself and leave what it finds
@@ -48,20 +55,22 @@ class CriuInside(CriuService):
         return inside.path(self._root, path)
 
     def dump_container(self, images: Path, timeout: float, freezer: Path, **options: Any) -> None:
-        """Dump the first process of its namespace of process ids, and all others; they stay."""
-        group = self.path(freezer)
-        self.dump(images, timeout, pid=1, leave_running=True, freeze_cgroup=group, **options)
+        """Dump the process that this was started beside, and its descendants; they stay."""
+        told = {"pid": id_of(self._pid), "freeze_cgroup": self.path(freezer)}
+        self.dump(images, timeout, leave_running=True, **told, **options)
 
     def restore_container(
-        self, images: Path, timeout: float, processes: inside.Beforehand, **options: Any
+        self, images: Path, timeout: float, processes: inside.Beforehand | None, **options: Any
     ) -> int:
-        """Restore with ``processes`` shown; returns the first, as the container sees it."""
+        """Returns the first process, as the container sees it. ``processes`` shows /proc to it."""
         found = 0
 
         def on_step(step: str, pid: int) -> None:
             nonlocal found
+            found = found or pid  # few steps tell it
+            if processes is None:
+                return
             if step == "setup-namespaces":  # they are there, and none of the copy's files
-                found = pid
                 processes.begin(str(pid))
             elif step == LAST_STEP and not processes.succeeds():
                 raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")

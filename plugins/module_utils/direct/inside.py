@@ -34,6 +34,8 @@ _MOUNT_SETATTR, _EMPTY_PATH, _ATTRIBUTE_READ_ONLY = 442, 0x1000, 1
 _HERE = -100
 # The user namespace stays the node's: without its capabilities CRIU can do nothing.
 _DESCRIPTORS = 4096
+# So many process ids are left to those who begin before an application has come, and after.
+_APART = 10000
 KINDS = ("ipc", "uts", "net", "pid", "mnt")
 
 
@@ -67,12 +69,19 @@ def _loaded(program: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def start(
-    pid: int, program: str, words: list[str], keep: Iterable[int], root: int, *, joins: bool = False
+    pid: int,
+    program: str,
+    words: list[str],
+    keep: Iterable[int],
+    root: int,
+    *,
+    joins: bool = False,
+    copies_mounts: bool = False,
 ) -> Child:
     """Run a program in the namespaces of a process.
 
     ``keep`` are descriptors that it inherits, beside ``root``, the node's root directory. One that
-    ``joins`` is in the cgroups of that process too, and has a copy of its mounts.
+    ``joins`` is in the cgroups of that process too, and one that ``copies_mounts`` has a copy.
     """
     file, loader, directories = _loaded(program)
     libraries = ":".join(path(root, one) for one in directories)
@@ -87,7 +96,8 @@ def start(
 
     groups = cgroups_of(pid) if joins else []
     try:
-        return fork_inside(Path(f"/proc/{pid}"), execute, groups=groups, copies_mounts=joins)
+        process = Path(f"/proc/{pid}")
+        return fork_inside(process, execute, groups=groups, copies_mounts=copies_mounts)
     finally:
         os.close(executable)
 
@@ -131,6 +141,27 @@ def on_root(pid: int, body: Callable[[int], None]) -> bool:
     A container may have its root read-only; but that is so only of the mount that it sees.
     """
     return fork_inside(Path(f"/proc/{pid}"), lambda: body(_writable_root())).wait() == 0
+
+
+def keep_ids_free(pid: int, highest: int) -> None:
+    """Have what begins from now on in a namespace of process ids, that of ``pid``, get others.
+
+    Those up to ``highest`` belong to whoever is to be restored there.
+    """
+    limit = int(Path("/proc/sys/kernel/pid_max").read_text())
+    last = highest + _APART if highest + 2 * _APART < limit else highest // 2
+    # The kernel goes by who writes, and the container's own is read-only.
+    with Path("/proc/sys/kernel/ns_last_pid").open("w") as file:
+
+        def tell() -> None:
+            os.write(file.fileno(), str(last).encode())
+
+        if fork_inside(Path(f"/proc/{pid}"), tell).wait() != 0:
+            raise FlowferryError(
+                "prepare_failed",
+                "the process ids of the application could not be kept free at its destination; "
+                "the helper's log on the node says why",
+            )
 
 
 def _writable_root() -> int:

@@ -20,7 +20,7 @@ from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
 from ..processes import Process
 from .criu_inside import CriuInside
-from .inside import Beforehand, own_processes, with_files_of
+from .inside import Beforehand, keep_ids_free, own_processes, with_files_of
 from .layer import ARCHIVE, Layer, take_out
 from .place import PodPlace
 
@@ -74,7 +74,8 @@ class DirectMover:
             except FlowferryError as error:
                 raise self._named(error) from error
             packed.result()
-        _have_own_pids(here / "inventory.img")
+        if not container["direct"]["is_child"]:
+            _have_own_pids(here / "inventory.img")
 
     def resume(self, about: About) -> None:
         """Let the source go on where it was."""
@@ -92,14 +93,19 @@ class DirectMover:
             if container.name not in about["containers"]:
                 continue
             self._containers[container.name] = container.pid
-            told = about["containers"][container.name]["direct"]["streams"]
+            told = about["containers"][container.name]["direct"]
             streams = {
                 pipe: os.open(f"/proc/{container.pid}/fd/{number}", os.O_WRONLY)
-                for number, pipe in told.items()
+                for number, pipe in told["streams"].items()
             }
-            service = CriuInside(container.pid, streams, joins=True)
+            if told["is_child"]:
+                keep_ids_free(container.pid, told["highest_id"])
+            else:
+                self._processes[container.name] = own_processes(container.pid)
+            service = CriuInside(
+                container.pid, streams, joins=True, copies_mounts=not told["is_child"]
+            )
             self._services[container.name] = service
-            self._processes[container.name] = own_processes(container.pid)
             self._writers[container.name] = with_files_of(container.pid, take_out)
 
     def restore(self, about: About, directory: Path, place: PodPlace) -> None:
@@ -113,7 +119,7 @@ class DirectMover:
         self._done.append(service)
         self._write(name, here / ARCHIVE)
         try:
-            pid = service.restore_container(here, _PATIENCE, self._processes[name], **OPTIONS)
+            pid = service.restore_container(here, _PATIENCE, self._processes.get(name), **OPTIONS)
         except FlowferryError as error:
             raise self._named(error) from error
         place.has_come(name, pid)

@@ -18,6 +18,8 @@ from ..errors import FlowferryError
 from .application import PROGRAM
 
 PLACES = Path("/var/lib/flowferry/direct")
+PREPARED = Path("/var/lib/flowferry/prepared")
+"""Where every node has the program for prepared workloads, in a directory for each version."""
 # Nobody makes a pod so long (seconds) after its place.
 _UNUSED_LIMIT = 3600.0
 

@@ -23,6 +23,16 @@ COMPILERS = ("clang", "gcc")
 
 def program(machine: str) -> str:
     """The program for nodes of this machine, in base64."""
+    return base64.b64encode(file(machine).read_bytes()).decode()
+
+
+def version() -> str:
+    """Another one for each other program; the same for every machine."""
+    return hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:12]
+
+
+def file(machine: str) -> Path:
+    """Where the controller has the program for nodes of this machine."""
     if machine != platform.machine():
         raise FlowferryError(
             "direct_impossible",
@@ -30,12 +40,10 @@ def program(machine: str) -> str:
             "that waits for an application cannot be made for it; use method=kubelet, or a "
             "controller like the nodes",
         )
-    told = SOURCE.read_bytes() + " ".join(FLAGS).encode()
-    name = f"placeholder-{hashlib.sha256(told).hexdigest()[:12]}-{machine}"
-    cached = _cache() / name
+    cached = _cache() / f"placeholder-{version()}-{machine}"
     if not cached.exists():
         _compile(cached)
-    return base64.b64encode(cached.read_bytes()).decode()
+    return cached
 
 
 def _cache() -> Path:

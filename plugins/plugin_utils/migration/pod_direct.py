@@ -11,10 +11,11 @@ import copy
 from typing import Any
 
 from ansible_collections.flowferry.core.plugins.module_utils.direct.application import (
+    AS_PARENT,
     PLACE,
     PROGRAM,
 )
-from ansible_collections.flowferry.core.plugins.module_utils.direct.place import PLACES
+from ansible_collections.flowferry.core.plugins.module_utils.direct.place import PLACES, PREPARED
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.pods import (
     keeps_name,
@@ -24,6 +25,10 @@ from ansible_collections.flowferry.core.plugins.module_utils.pods import (
 Pod = dict[str, Any]
 WAY = "direct"
 WHY = "its processes go straight into a placeholder that runs at the destination"
+WHY_PREPARED = (
+    f"{WHY}: it is prepared, so that its application becomes the child of an init there, as it is "
+    "here, and keeps its process ids"
+)
 VOLUME = "flowferry-place"
 # An application comes so soon (seconds) after its container was started; nothing may end that.
 PATIENCE = 40
@@ -44,7 +49,7 @@ def refuse(pod: Pod) -> None:
         "its copy has to have its very name, so that it cannot be there before": keeps_name(pod),
         f"the kubelet would end the placeholder within {PATIENCE} s, by {', '.join(hasty)}": hasty,
         f"its postStart hooks would be run once more: {', '.join(hooks)}": hooks,
-        f"it has a volume at {PLACE}": place_of(pod) == "" and _is_mounted(containers),
+        f"it has a volume at {PLACE}": _has_volume_of_its_own(pod),
     }
     for reason, holds in reasons.items():
         if holds:
@@ -71,8 +76,14 @@ def place_of(pod: Pod) -> str:
     return ""
 
 
+def why(about: dict[str, Any]) -> str:
+    """What a result says of a direct move."""
+    told = [one["direct"]["is_child"] for one in about["containers"].values()]
+    return WHY_PREPARED if all(told) else WHY
+
+
 def without_place(pod: Pod) -> Pod:
-    """The manifest without what a direct move has added to its volumes."""
+    """The manifest without the volumes that a direct move, or the preparation, has added."""
     pod = copy.deepcopy(pod)
     spec = pod["spec"]
     spec["volumes"] = [one for one in spec.get("volumes", []) if one["name"] != VOLUME]
@@ -91,7 +102,8 @@ def with_placeholders(about: dict[str, Any], pod: Pod) -> Pod:
     spec["volumes"].append({"name": VOLUME, "hostPath": {"path": path, "type": "Directory"}})
     for container in lasting_containers(spec):
         told = about["containers"][container["name"]]["direct"]
-        container["command"] = [PROGRAM, *(_literal(one) for one in told["command"])]
+        mode = [AS_PARENT] if told["is_child"] else []
+        container["command"] = [PROGRAM, *mode, *(_literal(one) for one in told["command"])]
         container.pop("args", None)
         container["volumeMounts"].append(
             {
@@ -116,8 +128,18 @@ def _literal(word: str) -> str:
     return word.replace("$", "$$")
 
 
-def _is_mounted(containers: list[dict[str, Any]]) -> bool:
+def _has_volume_of_its_own(pod: Pod) -> bool:
+    """At the place that the placeholder needs."""
+    paths = [
+        str(one.get("hostPath", {}).get("path", ""))
+        for one in pod["spec"].get("volumes", [])
+        if one["name"] == VOLUME
+    ]
+    if any(path.startswith((f"{PLACES}/", f"{PREPARED}/")) for path in paths):
+        return False
     mounts = [
-        one["mountPath"] for container in containers for one in container.get("volumeMounts", [])
+        mount["mountPath"]
+        for container in lasting_containers(pod["spec"])
+        for mount in container.get("volumeMounts", [])
     ]
     return any(mount.rstrip("/") == PLACE for mount in mounts)

@@ -215,7 +215,8 @@ class PodHelper:
             "containers": containers,
         }
         how = self._choose_method(identity)
-        paths = list(PodVolumes(self.cluster, pod_direct.without_place(pod)).paths.values())
+        bare = pod_direct.without_place(pod)
+        paths = list(PodVolumes(self.cluster, bare).paths.values())
         self.cluster.connect_kubelet(self.cluster.node(self.node))
         return {
             "id": uid,
@@ -225,7 +226,7 @@ class PodHelper:
             **how,
             "storage": self.remote.call("storage", paths=paths) if paths else {},
             "volumes": self._empty_dirs(pod),
-            "steady": len(containers) > 1 or writes_to_volumes(pod),
+            "steady": len(containers) > 1 or writes_to_volumes(bare),
             "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             "endpoint": _endpoint_of(pod),
             # Where the node has a switch of its own: its port there.
@@ -267,7 +268,7 @@ class PodHelper:
         return {
             "method": "direct",
             "way": pod_direct.WAY,
-            "why": pod_direct.WHY,
+            "why": pod_direct.why(about),
             "source_place": pod_direct.place_of(pod),
         }
 

@@ -28,7 +28,9 @@ ANSWERS = {
     "addressing": {"owner": ""},
     "restored": True,
     "copy_addresses": ["198.19.0.100"],
-    "inspect_direct": {"redis": {"pid": 1, "command": ["redis-server"], "streams": {}}},
+    "inspect_direct": {
+        "redis": {"pid": 1, "command": ["redis-server"], "is_child": False, "streams": {}}
+    },
     "machine": platform.machine(),
 }
 
