@@ -66,7 +66,7 @@ class NameReservation:
             self.cluster.delete_policy(kind, self.policy)
 
     def _is_refused(self, pod: Pod) -> bool:
-        """Whether the policy is why it is refused; admission comes before the name is found taken."""
+        """Whether the policy is why it is refused; that comes before the name is found taken."""
         try:
             self.cluster.create_pod(_named(pod, self.name), dry_run=True)
         except Refused as refused:
