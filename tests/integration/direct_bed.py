@@ -140,7 +140,7 @@ class Moves:
         self.kind = kind
         self.utils = {
             name: importlib.import_module(f"{UTILS}.{name}")
-            for name in ("cgroup", "cri.base", "direct.application", "direct.mover")
+            for name in ("cgroup", "cri.base", "errors", "direct.application", "direct.mover")
         }
 
     def start(self, name: str, *command: str) -> int:
@@ -195,7 +195,7 @@ class Moves:
     def found(self, pid: int) -> dict[str, Any]:
         """What there is in the container that began with this process."""
         root = Path(f"/proc/{pid}/root")
-        application = self.utils["direct.application"].application_of(pid)
+        application = self._application_of(pid)
         notes = root / "srv/own/notes"
         return {
             "count": self._count(root / "dev/count"),
@@ -205,6 +205,17 @@ class Moves:
             "id": self.utils["direct.application"].id_of(application),
             "is child": _parent(application) == pid,
         }
+
+    def _application_of(self, pid: int) -> int:
+        """As soon as CRIU has ended, of which it is a child until then."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return int(self.utils["direct.application"].application_of(pid))
+            except self.utils["errors"].FlowferryError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
 
     @staticmethod
     def _count(file: Path) -> int:
