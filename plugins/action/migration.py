@@ -16,6 +16,8 @@ from ansible_collections.flowferry.core.plugins.plugin_utils.migration.events im
 # .../ansible_collections/flowferry/core, by the path that Ansible found it at: in a checkout that
 # is the link in collections/, which must not be resolved.
 _COLLECTION = Path(__file__).absolute().parents[2]
+# What secures a connection to a switch: files, and a name.
+_TLS = {"ca", "cert", "key", "server_name"}
 _KEEPER = "ansible_collections.flowferry.core.plugins.plugin_utils.migration.keeper"
 
 
@@ -60,10 +62,16 @@ class ActionModule(ActionBase):
 
 
 def _problem(arguments: dict[str, Any]) -> str:
+    switches = {"the switch": arguments["switch"]}
     for name, node in arguments["nodes"].items():
         missing = {"address", "port", "switch_port", "mac"} - set(node)
         if missing:
             return f"node {name} lacks {', '.join(sorted(missing))}; add it to the inventory"
+        switches[f"the switch of {name}"] = node.get("switch") or {}
+    for name, switch in switches.items():
+        if unknown := set(switch.get("tls") or {}) - _TLS:
+            known, told = ", ".join(sorted(_TLS)), ", ".join(sorted(unknown))
+            return f"tls of {name} has {told}, which is not known; it takes {known}"
     return ""
 
 

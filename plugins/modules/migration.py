@@ -27,6 +27,8 @@ options:
     description:
       - The nodes that take part, by name. Each has C(address) and C(port) of its helper, its
         C(switch_port), and the C(mac) address to which the switch sends the endpoint's packets.
+        One that has a switch of its own has C(switch), too, with C(address), C(device_id) and
+        C(tls) as in O(switch).
     type: dict
     required: true
   switch:
@@ -34,6 +36,10 @@ options:
       - C(address) (host:port) and C(device_id) of the P4Runtime server, and its C(target), by which
         the plan knows what it may rely on. That is C(embedded) when it is left out, C(bmv2),
         C(tofino2), C(bluefield), or the path of a file like theirs (C(p4/flowferry_p4/targets)).
+      - C(tls) secures the connection. It has paths on the controller: C(ca), whom the switch's
+        certificate is checked by (the machine's own authorities where it is left out), C(cert) and
+        C(key) of the controller, where the switch asks for them, and C(server_name), the name in
+        the switch's certificate where that is not the host of C(address).
       - On a target without a CPU port the hold drops packets. The plan says what that costs.
     type: dict
     required: true

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import ClusterLab, left_over
-from flowferry_p4.client import Session
+from flowferry_p4.client import Session, Tls
 
 from demo import kubectl
 from demo.lab_control import HOST_NUMBERS, NODES, LabError, Played, wait_for
@@ -246,16 +246,27 @@ class DataplaneLab(ClusterLab):
 
     def traces_everywhere(self) -> dict[str, list[Any]]:
         """What a move must not leave at a switch of the three."""
-        addresses = {"edge": self.switch_address}
-        addresses |= {node: f"{self.host_address(node)}:9559" for node in NODES}
+        switches = {"edge": (self.switch_address, None)}
+        switches |= {node: (self.node_switch(node), self.tls) for node in NODES}
         tables = [f"{t}{v}" for t in ("hold_to", "hold_from", "guard") for v in ("", "_ipv6")]
         found = {}
-        for name, address in addresses.items():
-            with Session.open(address, primary=False) as session:
+        for name, (address, tls) in switches.items():
+            with Session.open(address, primary=False, tls=tls) as session:
                 entries = session.read(tables)
             if entries:
                 found[name] = entries
         return found
+
+    def node_switch(self, node: str) -> str:
+        """Where the switch of a node serves P4Runtime."""
+        return f"{self.host_address(node)}:9559"
+
+    @property
+    def tls(self) -> Tls:
+        """How migrations prove to the nodes' switches who they are."""
+        own = Path(f"/run/flowferry/lab{self.number}/dataplane")
+        pair = str(own / "migration.pem")
+        return Tls(ca=str(own / "ca.crt"), cert=pair, key=pair, server_name="flowferry-switch")
 
     def host_address(self, host: str) -> str:
         return f"198.18.{self.number}.{HOST_NUMBERS[host]}"

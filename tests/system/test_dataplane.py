@@ -9,11 +9,13 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cluster import WORKLOAD, left_over
 from dataplane import BOTH, MTU, NAMESPACE, OUTSIDE, DataplaneLab
+from flowferry_p4.client import P4Error, Session
 
 from demo.kubectl import BUILD_LIMIT
 from demo.lab_control import NODES
@@ -272,6 +274,18 @@ def test_connections_outlive_a_deployment_that_scales_and_a_move(pods: Dataplane
         kept.end()
         pods.kubectl("delete", "deployment/scaled", "service/scaled", "--wait=false")
     assert pods.traces_everywhere() == {}
+
+
+def test_a_nodes_switch_talks_only_with_whom_its_authority_knows(pods: DataplaneLab) -> None:
+    address, own = pods.node_switch("node1"), pods.tls
+    for stranger in (None, replace(own, cert=None, key=None)):
+        with (
+            pytest.raises(P4Error),
+            Session.open(address, primary=False, tls=stranger, timeout=5) as session,
+        ):
+            session.read(["route"])
+    with Session.open(address, primary=False, tls=own) as session:
+        assert session.read(["route"]), "the agent, whom it knows, has filled its tables"
 
 
 def test_a_switch_that_is_away_at_the_redirect_is_a_failure_and_is_rolled_back(

@@ -27,6 +27,7 @@ from .node_switch import NodeSwitch
 from .objects import Cluster
 from .program import run_program
 from .reconcile import Result
+from .session import add_tls_arguments, tls_of
 
 log = logging.getLogger("flowferry_p4.agent")
 
@@ -47,6 +48,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     switch = parser.add_argument_group("the switch")
     switch.add_argument("--switch", default="127.0.0.1:9559", metavar="HOST:PORT")
     switch.add_argument("--device-id", type=int, default=1)
+    add_tls_arguments(switch, "switch")
     switch.add_argument(
         "--program", type=Path, metavar="DIRECTORY", help="given to a switch that has none (BMv2)"
     )
@@ -137,6 +139,7 @@ class Agent:
             self.loop.wake,
             options.program,
             options.resync,
+            tls_of(options, "switch"),
         )
         self._stack.callback(self.switch.close)
         self.operations = Operations(self.records, self.switch)

@@ -22,7 +22,7 @@ from .metrics import Metrics, serve
 from .pools import Gift, Pool, give
 from .program import run_program
 from .reconcile import Result
-from .session import open_session
+from .session import add_tls_arguments, open_session, tls_of
 from .watch import Watched, connect
 
 log = logging.getLogger("flowferry_p4.agent")
@@ -43,6 +43,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     edge = parser.add_argument_group("the switch at the edge")
     edge.add_argument("--edge", metavar="HOST:PORT", help="its P4Runtime server")
     edge.add_argument("--edge-device-id", type=int, default=1)
+    add_tls_arguments(edge, "edge")
     edge.add_argument("--edge-mac", default="02:ff:00:00:00:01", help="its own link address")
     edge.add_argument("--edge-port", action="append", default=[], metavar="NODE=PORT")
     parser.add_argument("--metrics", default="127.0.0.1:9561", metavar="HOST:PORT")
@@ -96,7 +97,8 @@ class Controller:
                 self._session.close()
             self._session = None
             device = self._options.edge_device_id
-            self._session = open_session(self._options.edge, device_id=device)
+            tls = tls_of(self._options, "edge")
+            self._session = open_session(self._options.edge, device_id=device, tls=tls)
         return self._session
 
     def run(self) -> None:

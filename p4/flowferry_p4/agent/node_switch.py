@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import grpc
 
-from flowferry_p4.client import Session, SwitchUnreachable
+from flowferry_p4.client import Session, SwitchUnreachable, Tls
 from flowferry_p4.client.connection import open_channel
 from flowferry_p4.switch.port_service import PortClient
 
@@ -36,6 +36,7 @@ class NodeSwitch:
         lost: Callable[[], None] = lambda: None,
         program: Path | None = None,
         resync: float = 30.0,
+        tls: Tls | None = None,
     ) -> None:
         """``lost`` is called when a session ends, by whatever: the switch may begin anew.
 
@@ -45,6 +46,7 @@ class NodeSwitch:
         self.address = address
         self.settings = settings
         self._device_id = device_id
+        self._tls = tls
         self._cluster = cluster
         self._lost = lost
         self._program = program
@@ -52,7 +54,7 @@ class NodeSwitch:
         self._writing = threading.Lock()
         self._opening = threading.Lock()
         self._session: Session | None = None
-        self._channel = open_channel(address, None)
+        self._channel = open_channel(address, tls)
         self._ports = PortClient(self._channel)
 
     def session(self) -> Session:
@@ -62,7 +64,7 @@ class NodeSwitch:
                 if self._session is not None:
                     self._session.close()
                 self._session = None
-                self._session = open_session(self.address, device_id=self._device_id)
+                self._session = open_session(self.address, device_id=self._device_id, tls=self._tls)
                 self._give_program(self._session)
                 threading.Thread(target=self._tell, args=(self._session,), daemon=True).start()
             return self._session

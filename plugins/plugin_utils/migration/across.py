@@ -15,7 +15,15 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
-from flowferry_p4.client import Entry, NotPrimary, P4Error, Session, SwitchUnreachable, Update
+from flowferry_p4.client import (
+    Entry,
+    NotPrimary,
+    P4Error,
+    Session,
+    SwitchUnreachable,
+    Tls,
+    Update,
+)
 from flowferry_p4.client.traffic import Address, EndpointTraffic
 
 from .strategy import Strategy, require_route
@@ -40,7 +48,8 @@ class Switches:
         known = self._sessions.get(address)
         if known is None or known.closed.is_set():
             device = int(switch.get("device_id", 1))
-            opened = Session.open(address, device_id=device, primary=self._primary)
+            tls = Tls(**switch["tls"]) if switch.get("tls") else None
+            opened = Session.open(address, device_id=device, primary=self._primary, tls=tls)
             self._sessions[address] = opened
         return self._sessions[address]
 

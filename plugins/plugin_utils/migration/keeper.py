@@ -33,6 +33,9 @@ from .remote import NodeHelper, RemoteHelper
 from .strategy import Strategy, addresses_of, for_plan, require_route
 from .switch_target import HoldPlan
 
+# What of a switch the journal keeps, so that the next run finds it.
+SWITCH = ("address", "device_id", "tls")
+
 
 class Keeper:
     """One order: move a workload, or only plan it."""
@@ -171,7 +174,7 @@ class Keeper:
             "workload": str(self.workload),
             "about": about,
             "strategy": self.order["strategy"],
-            "switch": {**hold.as_dict(), "at": {k: switch[k] for k in ("address", "device_id")}},
+            "switch": {**hold.as_dict(), "at": {k: switch[k] for k in SWITCH if k in switch}},
             "endpoint": about["endpoint"],
             **self._destination_endpoint(about["endpoint"]),
             "source": {"name": source, **self.order["nodes"][source]},
