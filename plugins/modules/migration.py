@@ -36,7 +36,7 @@ options:
       - C(address) (host:port) and C(device_id) of the P4Runtime server, and its C(target), by which
         the plan knows what it may rely on. That is C(embedded) when it is left out, C(bmv2),
         C(tofino2), C(bluefield), or the path of a file like theirs (C(p4/flowferry_p4/targets)).
-      - C(tls) secures the connection. It has paths on the controller: C(ca), whom the switch's
+      - C(tls) secures the connection. It has paths on the controller, C(ca), whom the switch's
         certificate is checked by (the machine's own authorities where it is left out), C(cert) and
         C(key) of the controller, where the switch asks for them, and C(server_name), the name in
         the switch's certificate where that is not the host of C(address).
