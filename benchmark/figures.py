@@ -69,13 +69,20 @@ def downtimes(records: Sequence[Record]) -> list[float]:
     return [move["downtime_ms"] for move in records]
 
 
-def phases(records: Sequence[Record]) -> dict[str, float]:
-    """The median of each phase, in their order, in milliseconds."""
+def phases(records: Sequence[Record], key: str = "ms") -> dict[str, float]:
+    """The median of each phase, in their order, in milliseconds; of what they have by this key."""
     times: dict[str, list[float]] = {}
     for move in records:
         for phase in move["phases"]:
-            times.setdefault(phase["name"], []).append(phase["ms"])
+            if key in phase:
+                times.setdefault(phase["name"], []).append(phase[key])
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def own_share(records: Sequence[Record]) -> float | None:
+    """The median share of the hold that is Flowferry's own code; None where nobody measured it."""
+    shares = [move["own_ms"] / move["hold_ms"] for move in records if "own_ms" in move]
+    return statistics.median(shares) if shares else None
 
 
 def gaps(results: Results) -> dict[str, list[float]]:

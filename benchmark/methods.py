@@ -96,7 +96,7 @@ def with_flowferry(lab: Lab, runtime: Runtime, source: str, destination: str) ->
     told = {"workload": runtime.workload, **dict(runtime.options)}
     result = lab.migrate(destination, **told).must_succeed().outcome
     total = (time.monotonic() - began) * 1000
-    known = ("hold_ms", "image_bytes", "held_packets", "overflow_packets")
+    known = ("hold_ms", "own_ms", "image_bytes", "held_packets", "overflow_packets")
     return Moved(total, result["phases"], {name: result[name] for name in known})
 
 

@@ -27,6 +27,7 @@ _COLOURS = ("#12355b", "#c8553d", "#6b8f71", "#8d6a9f", "#e0a458")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "++", "--", "**")
+_OWN = "own code"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -131,10 +132,15 @@ class _Bar:
 
     label: str
     medians: dict[str, float]
+    own: dict[str, float]
+    """What of them is Flowferry's own code."""
+    share: float | None
+    """Which is this part of the hold."""
 
     @classmethod
     def of(cls, label: str, moves: Sequence[Record]) -> _Bar:
-        return cls(label, figures.phases(moves))
+        own = figures.phases(moves, "own_ms")
+        return cls(label, figures.phases(moves), own, figures.own_share(moves))
 
 
 def _stacks(rows: list[list[_Bar]], title: str) -> Figure:
@@ -157,11 +163,12 @@ def _stacks(rows: list[list[_Bar]], title: str) -> Figure:
         for axes in panels[:, 0]
         for handle, label in zip(*axes.get_legend_handles_labels())
     }
+    labels = [*names, *([_OWN] if _OWN in unique else [])]
     figure.legend(
-        [unique[name] for name in names],
-        names,
+        [unique[name] for name in labels],
+        labels,
         loc="outside lower center",
-        ncols=min(len(names), 9),
+        ncols=min(len(labels), 7),
         columnspacing=1.0,
         handlelength=1.6,
     )
@@ -187,12 +194,20 @@ def _stack(axes: Axes, bars: list[_Bar], names: list[str]) -> None:
                 edgecolor="#333333",
                 linewidth=0.6,
             )
+            if name in held and name in bar.own:
+                _own_part(axes, row, left, bar.own[name])
             left += ms
-        axes.text(left, row, f" {left:.0f} ms", va="center")
+        share = "" if bar.share is None else f", of the hold {bar.share:.0%} {_OWN}"
+        axes.text(left, row, f" {left:.0f} ms{share}", va="center")
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.12 if all(bar.share is None for bar in bars) else 0.42)
     axes.grid(visible=False, axis="y")
+
+
+def _own_part(axes: Axes, row: int, left: float, ms: float) -> None:
+    """Of a phase in which clients wait, on its lower edge."""
+    axes.barh(row + 0.25, ms, left=left, height=0.12, label=_OWN, color="black")
 
 
 def memory_phases(results: Results) -> Figure | None:

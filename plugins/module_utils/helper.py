@@ -28,6 +28,7 @@ from .checkpoint.images import pycriu
 from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
 from .memory import stream as memory
+from .own_time import OWN
 from .reserve import Reserve
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
@@ -295,7 +296,8 @@ class Helper:
             lines = JsonLines(self._context.wrap_socket(plain, server_side=True))
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
-                self._operations.receive(lines)
+                with OWN.counted():
+                    self._operations.receive(lines)
             elif hello.get("hello") == memory.PURPOSE:
                 self._operations.receive_memory(lines)
             elif hello.get("hello") == "volumes":
@@ -323,12 +325,14 @@ class Helper:
 def _answer(handler: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     try:
-        result = handler(**arguments)
+        with OWN.counted():
+            result = handler(**arguments)
     except FlowferryError as error:
         return {"error": error.as_dict()}
     except Exception as error:  # whatever it is, the keeper must hear of it and roll back
         return {"error": {"code": "helper_failed", "message": f"{type(error).__name__}: {error}"}}
-    return {"result": result, "ms": round((time.monotonic() - started) * 1000, 3)}
+    ms = round((time.monotonic() - started) * 1000, 3)
+    return {"result": result, "ms": ms, "own_ms": OWN.take_ms()}
 
 
 def end_previous(workload: Workload) -> None:

@@ -140,13 +140,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 phases:
-  description: The phases of the move in order, with their times in milliseconds.
+  description:
+    - The phases of the move in order, with their times in milliseconds (C(ms)), and how much of
+      that was processor time of this collection's own code (C(own_ms)). The rest is that of CRIU,
+      the kernel, the network and the switch.
   returned: when moved
   type: list
   elements: dict
-  sample: [{name: hold, ms: 8.1}, {name: checkpoint, ms: 77.0}]
+  sample: [{name: hold, ms: 8.1, own_ms: 1.2}, {name: checkpoint, ms: 77.0, own_ms: 2.8}]
 hold_ms:
   description: Time in milliseconds from the first packet that is held to the release.
+  returned: when moved
+  type: float
+own_ms:
+  description: How many milliseconds of the hold were processor time of this collection's own code.
   returned: when moved
   type: float
 image_bytes:

@@ -18,6 +18,7 @@ from ..checkpoint import images
 from ..cri.base import Container
 from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
+from ..own_time import OWN
 from ..processes import Process
 from .criu_inside import CriuInside
 from .inside import Beforehand, keep_ids_free, own_processes, with_files_of
@@ -169,8 +170,13 @@ def _at_once(names: Iterable[str], work: Callable[[str], None]) -> None:
     if not others:
         work(first)
         return
+
+    def counted(name: str) -> None:
+        with OWN.counted():
+            work(name)
+
     with ThreadPoolExecutor(1 + len(others)) as pool:
-        for begun in [pool.submit(work, name) for name in (first, *others)]:
+        for begun in [pool.submit(counted, name) for name in (first, *others)]:
             begun.result()
 
 

@@ -91,15 +91,20 @@ class Move:
         """Journal, time and report a phase; the request to abort is honoured before the commit."""
         if self.aborted() and name not in ("release", "clean"):
             raise Aborted
-        started = time.monotonic()
+        started, own = time.monotonic(), self._own_ms()
         self.journal.write(self.plan, name)
         self.report({"event": "begin", "name": name})
         yield
         # A release goes on for a moment after the hold has ended, but nobody waits for that.
         ended = self.traffic.released_at if name == "release" else time.monotonic()
-        self.phases.append({"name": name, "ms": round((ended - started) * 1000, 2)})
+        spent = {"ms": (ended - started) * 1000, "own_ms": self._own_ms() - own}
+        self.phases.append({"name": name, **{key: round(ms, 2) for key, ms in spent.items()}})
         self.report({"event": "phase", **self.phases[-1]})
         self._inject_fault(name)
+
+    def _own_ms(self) -> float:
+        """Processor time of the code of this project that clients wait for, up to now."""
+        return time.thread_time() * 1000 + self.source.own_ms + self.destination.own_ms
 
     def _inject_fault(self, phase: str) -> None:
         """For the tests: FLOWFERRY_FAULT is PHASE:PARTY, whom to end after the phase.
@@ -257,11 +262,17 @@ class Move:
             "warnings": warnings,
             "phases": self.phases,
             "hold_ms": round(held, 2),
+            "own_ms": round(sum(phase["own_ms"] for phase in self._held_phases()), 2),
             "image_bytes": self.image_bytes,
             **self._volume_figures(),
             "held_packets": self.traffic.buffer.packets,
             "overflow_packets": self.traffic.buffer.overflow,
         }
+
+    def _held_phases(self) -> list[dict[str, Any]]:
+        names = [phase["name"] for phase in self.phases]
+        first = names.index("hold") if "hold" in names else names.index("release")
+        return self.phases[first : names.index("release") + 1]
 
     def _volume_figures(self) -> dict[str, int]:
         if not self.copies_volumes:

@@ -135,6 +135,10 @@ class PodHelper:
             "discard": self._discard,
         }
 
+    @property
+    def own_ms(self) -> float:
+        return self.remote.own_ms
+
     def call(self, operation: str, **arguments: Any) -> Any:
         """The result of an operation; errors are FlowferryErrors."""
         woven = self._woven.get(operation)

@@ -85,7 +85,7 @@ class Timeline:
         overflow = result["overflow_packets"]
         lost = f", {overflow} dropped" if overflow else ""
         return [
-            f"  held for {result['hold_ms']:.1f} ms ({_HELD}), "
+            f"  held for {result['hold_ms']:.1f} ms ({_HELD}; own code {result['own_ms']:.1f}), "
             f"{result['held_packets']} packets kept{lost}; "
             f"checkpoint {result['image_bytes'] / 1e6:.1f} MB",
             *_volumes(result),

@@ -40,6 +40,7 @@ class Node:
 
     def __init__(self, name: str) -> None:
         self.node = name
+        self.own_ms = 0.0
         self.asked: list[str] = []
         self.answers: dict[str, Any] = dict(ANSWERS)
         self.told: dict[str, Any] = {}

@@ -14,6 +14,7 @@ RESULT = {
     "changed": True,
     "phases": [],
     "hold_ms": 150.25,
+    "own_ms": 7.5,
     "held_packets": 12,
     "overflow_packets": 0,
     "image_bytes": 3_300_000,
@@ -56,7 +57,7 @@ def test_a_finished_move_tells_everything_in_eighty_columns() -> None:
     assert lines[0] == "redis: node1 -> node2"
     assert [line.split()[0] for line in lines[1:-1]] == list(PHASES)
     assert [float(line.split()[1]) for line in lines[1:-1]] == list(PHASES.values())
-    assert lines[-1] == "  held for 150.2 ms (█), 12 packets kept; checkpoint 3.3 MB"
+    assert lines[-1] == "  held for 150.2 ms (█; own code 7.5), 12 packets kept; checkpoint 3.3 MB"
     assert max(len(line) for line in lines) <= 79
 
 
