@@ -36,6 +36,14 @@ def memory_bytes(pid: int) -> int:
     return int(usage.read_text()) if usage and usage.exists() else 0
 
 
+def memory_limit(pid: int) -> int:
+    """What the group of a process may use; 0 when that is not known, or not limited."""
+    group = path_of(pid, "memory")
+    limit = group / "memory.limit_in_bytes" if group else None
+    told = int(limit.read_text()) if limit and limit.exists() else 0
+    return told if told < 1 << 60 else 0
+
+
 class Freezer:
     """A group of processes that the kernel stops and lets go as one."""
 

@@ -52,6 +52,18 @@ def check_space(memory_bytes: int, *places: Path | str) -> None:
             )
 
 
+def check_memory(needed: int) -> None:
+    """Refuse a destination on which a workload with so much memory would not fit."""
+    known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = sum(int(known[name].split()[0]) << 10 for name in ("MemAvailable", "SwapFree"))
+    if free < needed:
+        raise FlowferryError(
+            "no_space",
+            f"the destination has {free >> 20} MB of memory available, and the copy needs "
+            f"{needed >> 20} MB; end something there, or choose another node",
+        )
+
+
 def check_processes(title: str, pids: Iterable[int]) -> None:
     """Refuse processes that CRIU cannot dump, or only with an end that would stay behind."""
     pids = list(pids)

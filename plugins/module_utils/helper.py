@@ -102,7 +102,7 @@ class Operations:
         """Make the network that the copy will wake up in."""
         if rewrites:
             pycriu()
-        if self._has_much_memory(about):
+        if self.workload.has_much_memory(about):
             self.workload.memory_receiver = memory.Receiver(about["memory_bytes"])
         self.workload.prepare_destination(about, Endpoint(**endpoint))
         self.volumes.prepare(about)
@@ -112,7 +112,7 @@ class Operations:
         """Open the stream to the destination before anything is held."""
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
-        if self._has_much_memory(about):
+        if self.workload.has_much_memory(about):
             self.workload.memory_sender = memory.Sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
         self._lookout = Lookout(self.workload.network(about))
@@ -122,7 +122,7 @@ class Operations:
     def _have_ready(self, about: About, *purposes: str) -> None:
         """What can be taken and looked for before anything is held."""
         size = int(about.get("memory_bytes", 0))
-        if self._has_much_memory(about):  # what goes apart has its own
+        if self.workload.has_much_memory(about):  # what goes apart has its own
             size = memory.WORTH_IT
         for purpose in purposes:
             self._reserves[purpose] = Reserve(size)
@@ -134,9 +134,6 @@ class Operations:
         reserve = self._reserves.pop(purpose, None)
         if reserve is not None:
             reserve.let_go()
-
-    def _has_much_memory(self, about: About) -> bool:
-        return self.workload.streams_memory and about["memory_bytes"] >= memory.WORTH_IT
 
     def freeze(self, about: About, last: bool) -> bool:
         """Freeze it unless connections are unsettled: then it goes on, and the answer is False.

@@ -19,9 +19,12 @@ import ctypes
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +36,24 @@ GROUPS = Path("/sys/fs/cgroup/freezer") / os.environ.get("FF_DIRECT_GROUP", "")
 # unshare(2): mounts, host name, IPC, process ids, network; umount2(2): detach.
 _SPACES = (0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000)
 _DETACH = 2
-# Counts over a connection with itself, and notes that outside of any volume where it can.
+COUNT = 100
+"""The descriptor of a file that has the count."""
+MEMORY = 24 << 20
+"""Bytes that the program has, which go apart from the checkpoint."""
+# Counts over a connection with itself, and notes that outside of any volume where it can; it ends
+# if what it has in memory changes.
 PROGRAM = """
-import os, pathlib, socket, time
+import os, pathlib, socket, time, zlib
+
+memory = os.urandom(MEMORY)
+known = zlib.crc32(memory)
 
 server = socket.create_server(("127.0.0.1", 7000))
 one = socket.create_connection(("127.0.0.1", 7000))
 other, _ = server.accept()
-count = pathlib.Path("/dev/count")
+# Open all the time, and without a name: so it goes along whenever this is stopped.
+os.dup2(os.open("/dev/count", os.O_RDWR | os.O_CREAT), COUNT)
+os.unlink("/dev/count")
 try:
     pathlib.Path("/srv/own").mkdir()
     notes = pathlib.Path("/srv/own/notes").open("w")
@@ -51,12 +64,14 @@ while True:
     one.sendall(b"x")
     assert other.recv(1) == b"x"
     number += 1
-    count.write_text(str(number))
+    if number % 10 == 0:
+        assert zlib.crc32(memory) == known
+    os.pwrite(COUNT, b"%010d" % number, 0)
     if notes:
         notes.write(".")
         notes.flush()
     time.sleep(0.005)
-"""
+""".replace("COUNT", str(COUNT)).replace("MEMORY", str(MEMORY))
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -140,7 +155,10 @@ class Moves:
         self.kind = kind
         self.utils = {
             name: importlib.import_module(f"{UTILS}.{name}")
-            for name in ("cgroup", "cri.base", "errors", "direct.application", "direct.mover")
+            for name in (
+                *("cgroup", "cri.base", "errors", "direct.application", "direct.mover"),
+                *("memory.stream", "transfer"),
+            )
         }
 
     def start(self, name: str, *command: str) -> int:
@@ -180,16 +198,20 @@ class Moves:
         made = self.utils["cri.base"].Container(
             id="", name="it", pod_uid="", is_sandbox=False, pid=there, image="", directory=BED
         )
-        copy.prepare_destination(about, [made])
-        here.prepare_source(about)
+        memory = _Memory(self.utils["transfer"], self.utils["memory.stream"])
+        copy.prepare_destination(about, [made], memory.receiver)
+        here.prepare_source(about, memory.sender)
         images = Path("/dev/shm") / destination
         images.mkdir()
         here.freeze(about)
         here.checkpoint(about, images)
-        freezer.kill()
         copy.restore(about, images, _Place(place))
+        freezer.kill()
         here.end()
         copy.end()
+        memory.close()
+        if memory.sender.bytes < MEMORY:
+            raise SystemExit(f"{memory.sender.bytes} bytes of memory went apart")
         return there
 
     def found(self, pid: int) -> dict[str, Any]:
@@ -198,7 +220,7 @@ class Moves:
         application = self._application_of(pid)
         notes = root / "srv/own/notes"
         return {
-            "count": self._count(root / "dev/count"),
+            "count": self._count(Path(f"/proc/{application}/fd/{COUNT}")),
             "notes": notes.stat().st_size if notes.exists() else None,
             "lent": (root / "run/criu.kdat").exists(),
             "first": Path(f"/proc/{application}/root/proc/1/comm").read_text().strip(),
@@ -219,7 +241,7 @@ class Moves:
 
     @staticmethod
     def _count(file: Path) -> int:
-        """As soon as there is one: the file is written anew for each."""
+        """As soon as there is one."""
         deadline = time.monotonic() + 20
         while True:
             told = file.read_text() if file.exists() else ""
@@ -228,6 +250,35 @@ class Moves:
             if time.monotonic() > deadline:
                 raise SystemExit(f"{file} has no number")
             time.sleep(0.001)
+
+
+class _Memory:
+    """How memory goes apart, from one helper to the other."""
+
+    def __init__(self, transfer: Any, stream: Any) -> None:
+        certificates = json.loads(os.environ["FF_DIRECT_CERTIFICATES"])
+        contexts = [transfer.tls_context(certificates, server=one) for one in (True, False)]
+        self.receiver = stream.Receiver(MEMORY)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+        def receive(plain: socket.socket) -> None:
+            lines = transfer.JsonLines(contexts[0].wrap_socket(plain, server_side=True))
+            lines.receive()
+            self.receiver.receive(lines)
+
+        def accept() -> None:
+            with suppress(OSError):  # it is closed in the end
+                while True:
+                    plain, _ = self._listener.accept()
+                    threading.Thread(target=receive, args=(plain,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        port = self._listener.getsockname()[1]
+        self.sender = stream.Sender("127.0.0.1", port, contexts[1], 20.0)
+
+    def close(self) -> None:
+        self.sender.close()
+        self._listener.close()
 
 
 def _make_place(name: str) -> Path:

@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.flowferry.core.plugins.module_utils.certificates import (
+    one_time_certificates,
+)
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration import placeholder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -36,7 +39,11 @@ def test_there_and_on(kind: str, tmp_path: Path) -> None:
     program = base64.b64decode(placeholder.program(platform.machine()))
     done = subprocess.run(
         [*command, *told],
-        env={**os.environ, "FF_DIRECT_GROUP": f"ff-direct-{os.getpid()}"},
+        env={
+            **os.environ,
+            "FF_DIRECT_GROUP": f"ff-direct-{os.getpid()}",
+            "FF_DIRECT_CERTIFICATES": json.dumps(one_time_certificates()),
+        },
         input=program,
         capture_output=True,
         check=False,

@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..cgroup import memory_limit
 from ..criu import check_pipes, check_processes, link
 from ..errors import FlowferryError
+from ..memory.regions import resident
 from ..processes import Process
 from .layer import Layer
 
@@ -24,6 +26,8 @@ PLACE = "/.flowferry"
 PROGRAM = f"{PLACE}/placeholder"
 AS_INIT, AS_PARENT = "--init", "--child"
 """What tells that program that the application is its child: at once, or as soon as it has come."""
+CRIU_BYTES = 16 << 20
+"""Of memory, that it may use in a container beside those that it restores."""
 _KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 
 
@@ -63,12 +67,17 @@ def look(title: str, container: int, arguments: list[str], pids: Iterable[int]) 
     check_processes(title, tree)
     check_pipes(title, tree, streams.values())
     command, is_child = command_of(arguments)
+    found = [process for process in map(Process.read, tree) if process]
+    memory_bytes = sum(process.resident_bytes() for process in found)
+    _check_limit(memory_limit(container), memory_bytes)
     return {
         "pid": application,
         "command": command,
         "is_child": is_child,
         "highest_id": max(id_of(task) for pid in tree for task in _tasks(pid)),
         "streams": streams,
+        "memory_bytes": memory_bytes,
+        "apart_bytes": resident(tree),
     }
 
 
@@ -87,6 +96,23 @@ def id_of(pid: int) -> int:
     except OSError:
         return 0
     return int(next(line for line in told.splitlines() if line.startswith("NSpid:")).split()[-1])
+
+
+def own_pids(application: Path, pids: Iterable[int]) -> dict[int, int]:
+    """Those that are in the namespace of process ids of an application, by their ids in that.
+
+    The application is named by its directory in any /proc that shows it.
+    """
+    space = link(application / "ns/pid")
+    return {id_of(pid): pid for pid in pids if space and _namespace(pid, "pid") == space}
+
+
+def restored(container: int, first: int, is_child: bool, pids: Iterable[int]) -> dict[int, int]:
+    """The same of those that were restored in a container, which calls their ``first`` so."""
+    found = own_pids(Path(f"/proc/{container}/root/proc/{first}"), pids)
+    if not is_child:
+        return found
+    return {own: pid for own, pid in found.items() if _descends(pid, found[first])}
 
 
 def _tasks(pid: int) -> list[int]:
@@ -113,6 +139,15 @@ def _check_tree(tree: list[int], application: int) -> None:
                 "which has to end first, or one whose parent has ended, which no prepared "
                 "container can have"
             )
+
+
+def _check_limit(limit: int, used: int) -> None:
+    """CRIU works within the limit of the container, and would be ended beyond it."""
+    if limit and limit - used < CRIU_BYTES:
+        raise refused(
+            f"its container may use {limit >> 20} MB, of which it has {used >> 20}, and CRIU needs "
+            f"{CRIU_BYTES >> 20} there"
+        )
 
 
 def _descends(pid: int, ancestor: int) -> bool:

@@ -8,7 +8,7 @@ runtime is needed while packets are held.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ _KNOWN = KERNEL_DATA.relative_to("/")
 class CriuInside(CriuService):
     """One CRIU beside process ``pid``; one that ``joins`` restores into the container of that.
 
-    One that restores what gets a /proc of its own ``copies_mounts`` first.
-    ``streams`` are open files, by the names that the restored processes know them by.
+    One that restores what gets a /proc of its own ``copies_mounts`` first. ``streams`` are open
+    files, by the names that the restored processes know them by, and ``lent`` are further
+    descriptors that it inherits.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class CriuInside(CriuService):
         streams: dict[str, int] | None = None,
         joins: bool = False,
         copies_mounts: bool = False,
+        lent: Iterable[int] = (),
     ) -> None:
         self._pid = pid
         self._streams = streams or {}
@@ -41,7 +43,7 @@ class CriuInside(CriuService):
         self._open = [self._root, *self._streams.values()]
 
         def begin(descriptor: int) -> Process:
-            keep = [descriptor, *self._streams.values()]
+            keep = [descriptor, *self._streams.values(), *lent]
             words = ["swrk", str(descriptor)]
             how = {"joins": joins, "copies_mounts": copies_mounts}
             return inside.start(pid, "criu", words, keep, self._root, **how)
@@ -60,20 +62,28 @@ class CriuInside(CriuService):
         self.dump(images, timeout, leave_running=True, **told, **options)
 
     def restore_container(
-        self, images: Path, timeout: float, processes: inside.Beforehand | None, **options: Any
+        self,
+        images: Path,
+        timeout: float,
+        processes: inside.Beforehand | None,
+        complete: Callable[[int], None],
+        **options: Any,
     ) -> int:
-        """Returns the first process, as the container sees it. ``processes`` shows /proc to it."""
+        """Returns the first process, as the container sees it. ``processes`` shows /proc to it.
+
+        It is told to ``complete`` before any runs; if that fails, none may.
+        """
         found = 0
 
         def on_step(step: str, pid: int) -> None:
             nonlocal found
             found = found or pid  # few steps tell it
-            if processes is None:
-                return
-            if step == "setup-namespaces":  # they are there, and none of the copy's files
-                processes.begin(str(pid))
-            elif step == LAST_STEP and not processes.succeeds():
-                raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
+            if step == "setup-namespaces" and processes is not None:
+                processes.begin(str(pid))  # they are there, and none of the copy's files
+            elif step == LAST_STEP:
+                complete(found)
+                if processes is not None and not processes.succeeds():
+                    raise FlowferryError("restore_failed", "no /proc could be mounted for the copy")
 
         self.restore(images, timeout, on_step, inherit_fd=self._streams, **options)
         return found

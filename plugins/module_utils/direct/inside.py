@@ -81,7 +81,8 @@ def start(
     """Run a program in the namespaces of a process.
 
     ``keep`` are descriptors that it inherits, beside ``root``, the node's root directory. One that
-    ``joins`` is in the cgroups of that process too, and one that ``copies_mounts`` has a copy.
+    ``joins`` is in the cgroups of that process too, but for the one that limits its share of the
+    processors, and one that ``copies_mounts`` has a copy.
     """
     file, loader, directories = _loaded(program)
     libraries = ":".join(path(root, one) for one in directories)
@@ -94,7 +95,7 @@ def start(
             os.set_inheritable(descriptor, True)
         os.execve(executable, command, {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin")})
 
-    groups = cgroups_of(pid) if joins else []
+    groups = [path for name, path in cgroups_of(pid) if name != "cpu"] if joins else []
     try:
         process = Path(f"/proc/{pid}")
         return fork_inside(process, execute, groups=groups, copies_mounts=copies_mounts)
@@ -184,16 +185,19 @@ def _enter(spaces: list[int], groups: Iterable[Path], copies_mounts: bool) -> No
     os.chdir("/")
 
 
-def cgroups_of(pid: int) -> list[Path]:
-    """The groups of a process in every hierarchy that this node has mounted."""
+def cgroups_of(pid: int) -> list[tuple[str, Path]]:
+    """The groups of a process in every hierarchy that this node has mounted.
+
+    Each with one of the names of its controllers; where the processors are shared, with "cpu".
+    """
     found = []
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, group = line.split(":", 2)
-        names = [controllers, *controllers.split(",")]
-        for name in (one.partition("name=")[2] or one for one in names if one):
+        own = controllers.split(",")
+        for name in (one.partition("name=")[2] or one for one in (controllers, *own) if one):
             directory = ROOT / name / group.lstrip("/")
             if (directory / "cgroup.procs").exists():
-                found.append(directory)
+                found.append(("cpu" if "cpu" in own else name, directory))
                 break
     return found
 

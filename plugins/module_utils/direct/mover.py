@@ -8,8 +8,10 @@ other container. CRIU, started beforehand in both, does all that is done while p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from ..checkpoint import images
 from ..cri.base import Container
 from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
+from ..memory.apart import Incoming, Outgoing, sending
+from ..memory.stream import Receiver, Sender
 from ..own_time import OWN
 from ..processes import Process
+from .application import own_pids, restored
 from .criu_inside import CriuInside
-from .inside import Beforehand, keep_ids_free, own_processes, with_files_of
+from .inside import Beforehand, cgroups_of, keep_ids_free, own_processes, with_files_of
 from .layer import ARCHIVE, Layer, take_out
 from .place import PodPlace
 
@@ -39,17 +44,25 @@ class DirectMover:
         self._processes: dict[str, Beforehand] = {}
         self._writers: dict[str, Beforehand] = {}
         self._layers: dict[str, Layer] = {}
+        self._outgoing: dict[str, Outgoing] = {}
+        self._sender: Sender | None = None
+        self._receiver: Receiver | None = None
         self._done: list[CriuInside] = []
         """What has served, and is tidied away when nobody waits any more."""
 
     # -- source
 
-    def prepare_source(self, about: About) -> None:
-        """Start CRIU beside each application."""
+    def prepare_source(self, about: About, sender: Sender | None = None) -> None:
+        """Start CRIU beside each application; large memory goes by the sender."""
         images.pycriu()
         learn_kernel()
+        self._sender = sender
         for name, container in about["containers"].items():
-            self._services[name] = CriuInside(container["direct"]["pid"])
+            lent = []
+            if sender is not None:
+                self._outgoing[name] = Outgoing(sender, _number(about, name))
+                lent.append(self._outgoing[name].descriptor)
+            self._services[name] = CriuInside(container["direct"]["pid"], lent=lent)
             self._layers[name] = Layer.of(container["direct"]["pid"])
 
     def freeze(self, about: About) -> None:
@@ -60,7 +73,8 @@ class DirectMover:
     def checkpoint(self, about: About, directory: Path) -> None:
         """Dump what is frozen, and stays so."""
         containers = about["containers"]
-        _at_once(containers, lambda name: self._dump(name, containers[name], directory / name))
+        with sending(self._sender):
+            _at_once(containers, lambda name: self._dump(name, containers[name], directory / name))
 
     def _dump(self, name: str, container: dict[str, Any], here: Path) -> None:
         here.mkdir()
@@ -71,12 +85,29 @@ class DirectMover:
         with ThreadPoolExecutor(1) as beside:
             packed = beside.submit(layer.pack, here / ARCHIVE)
             try:
-                service.dump_container(here, _PATIENCE, Path(container["freezer"]), **OPTIONS)
+                with self._memory_apart(name, container, here) as more:
+                    freezer = Path(container["freezer"])
+                    service.dump_container(here, _PATIENCE, freezer, **OPTIONS, **more)
             except FlowferryError as error:
                 raise self._named(error) from error
             packed.result()
         if not container["direct"]["is_child"]:
             _have_own_pids(here / "inventory.img")
+
+    @contextmanager
+    def _memory_apart(
+        self, name: str, container: dict[str, Any], here: Path
+    ) -> Iterator[dict[str, int]]:
+        """Options of a dump during which large memory is sent already, if that was prepared."""
+        outgoing = self._outgoing.pop(name, None)
+        if outgoing is None:
+            yield {}
+            return
+        application = Path("/proc", str(container["direct"]["pid"]))
+        pids = own_pids(application, Freezer(container["freezer"]).pids())
+        options = {"page_server": outgoing.descriptor}
+        with outgoing.dumping(here, here, pids):
+            yield options
 
     def resume(self, about: About) -> None:
         """Let the source go on where it was."""
@@ -86,10 +117,13 @@ class DirectMover:
 
     # -- destination
 
-    def prepare_destination(self, about: About, containers: list[Container]) -> None:
-        """Start CRIU in each placeholder."""
+    def prepare_destination(
+        self, about: About, containers: list[Container], receiver: Receiver | None = None
+    ) -> None:
+        """Start CRIU in each placeholder; large memory comes by the receiver."""
         images.pycriu()
         learn_kernel()
+        self._receiver = receiver
         for container in containers:
             if container.name not in about["containers"]:
                 continue
@@ -113,14 +147,29 @@ class DirectMover:
         """Bring the applications to life in the placeholders."""
         if not set(about["containers"]) <= set(self._services):
             raise FlowferryError("helper_lost", "this helper has not prepared the destination")
-        _at_once(about["containers"], lambda name: self._revive(name, directory / name, place))
 
-    def _revive(self, name: str, here: Path, place: PodPlace) -> None:
+        def revive(name: str) -> None:
+            here = directory / name
+            incoming = Incoming(self._receiver, here, here, _number(about, name))
+            is_child = about["containers"][name]["direct"]["is_child"]
+            self._revive(name, here, place, is_child, incoming)
+
+        _at_once(about["containers"], revive)
+
+    def _revive(
+        self, name: str, here: Path, place: PodPlace, is_child: bool, incoming: Incoming
+    ) -> None:
         container, service = self._containers[name], self._services.pop(name)
         self._done.append(service)
         self._write(name, here / ARCHIVE)
         try:
-            pid = service.restore_container(here, _PATIENCE, self._processes.get(name), **OPTIONS)
+            pid = service.restore_container(
+                here,
+                _PATIENCE,
+                self._processes.get(name),
+                lambda first: _complete(container, first, is_child, incoming),
+                **OPTIONS,
+            )
         except FlowferryError as error:
             raise self._named(error) from error
         place.has_come(name, pid)
@@ -178,6 +227,30 @@ def _at_once(names: Iterable[str], work: Callable[[str], None]) -> None:
     with ThreadPoolExecutor(1 + len(others)) as pool:
         for begun in [pool.submit(counted, name) for name in (first, *others)]:
             begun.result()
+
+
+def _number(about: About, name: str) -> int:
+    """Of a container's dump, for both ends."""
+    return sorted(about["containers"]).index(name)
+
+
+def _complete(container: int, first: int, is_child: bool, incoming: Incoming) -> None:
+    """Give a copy that does not run yet the memory that comes apart, and its place among others.
+
+    CRIU has restored it outside of the group that limits its share of the processors.
+    """
+    groups = dict(cgroups_of(container))
+    pids = restored(container, first, is_child, Freezer(groups["freezer"]).pids())
+    try:
+        if incoming.is_needed:
+            incoming.place(pids)
+        for pid in pids.values() if "cpu" in groups else []:
+            (groups["cpu"] / "cgroup.procs").write_text(str(pid))
+    except BaseException:
+        for pid in pids.values():  # or CRIU would let them run, with memory missing
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def _have_own_pids(inventory: Path) -> None:

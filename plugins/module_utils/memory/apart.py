@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dump and a restore by CRIU of which large memory goes apart."""
+"""A dump and a restore by CRIU of which large memory goes apart.
+
+A checkpoint may consist of several dumps at the same time, by their numbers: of the containers of a
+pod. Processes have the same ids in several of them, so that their keys have the number as well.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,34 @@ from .regions import Regions
 from .stream import Receiver, Sender
 
 _NOTE = "memory.json"
+_PID_BITS = 22
+
+
+def keys(number: int, pids: Mapping[int, int]) -> dict[int, int]:
+    """This node's pids by the keys that processes of a dump have for both ends."""
+    return {number << _PID_BITS | pid: here for pid, here in pids.items()}
+
+
+@contextmanager
+def sending(sender: Sender | None) -> Iterator[None]:
+    """While all dumps of a checkpoint are made."""
+    if sender is None:
+        yield
+        return
+    sender.begin()
+    try:
+        yield
+    finally:
+        sender.finish()
 
 
 class Outgoing:
     """The source's part of one dump."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Sender, number: int = 0) -> None:
         self._sender = sender
+        self._number = number
+        self._bytes = 0
         self._regions = Regions({})
         self._pages = PageServer(self._takes)
 
@@ -38,29 +63,32 @@ class Outgoing:
         ``pids`` has this node's pid for CRIU's.
         """
         self._regions = Regions(pids)
-        self._sender.begin(pids)
+        self._sender.learn(keys(self._number, pids))
         self._pages.begin(files)
         try:
             yield
             self._pages.finish()
         finally:
             self._pages.close()
-            self._sender.finish()
-        note = {"connections": self._sender.connections, "bytes": self._sender.bytes}
+        note = {"connections": self._sender.connections, "bytes": self._bytes}
         (directory / _NOTE).write_text(json.dumps(note))
 
     def _takes(self, pid: int, start: int, size: int) -> bool:
         takes = self._regions.has(pid, start, start + size)
         if takes:
-            self._sender.send(pid, start, size)
+            self._bytes += size
+            self._sender.send(self._number << _PID_BITS | pid, start, size)
         return takes
 
 
 class Incoming:
     """The destination's part of one restore."""
 
-    def __init__(self, receiver: Receiver | None, directory: Path, files: Path) -> None:
+    def __init__(
+        self, receiver: Receiver | None, directory: Path, files: Path, number: int = 0
+    ) -> None:
         self._receiver = receiver
+        self._number = number
         self._note = directory / _NOTE
         self._images = files
 
@@ -71,12 +99,15 @@ class Incoming:
 
     def at_step(self, step: str, pids: Mapping[int, int]) -> None:
         """CRIU has come to that step; ``pids`` has this node's pid for CRIU's."""
-        if step != LAST_STEP or not self.is_needed:
-            return
+        if step == LAST_STEP and self.is_needed:
+            self.place(pids)
+
+    def place(self, pids: Mapping[int, int]) -> None:
+        """Every process is there and none runs: give them what has come apart, and still comes."""
         note = json.loads(self._note.read_text())
         assert self._receiver is not None
         with _kernels_own(self._images, pids):
-            self._receiver.place(pids, note["connections"], note["bytes"])
+            self._receiver.place(keys(self._number, pids), note["connections"], note["bytes"])
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 SMALLEST = 1 << 22
@@ -33,6 +33,32 @@ class Regions:
         regions = self._of.get(pid, [])
         at = bisect_right(regions, (start, 1 << 64)) - 1
         return at >= 0 and regions[at][0] <= start and end <= regions[at][1]
+
+
+def resident(pids: Iterable[int]) -> int:
+    """Bytes of such memory that processes have in use, which may run."""
+    there = [pid for pid in pids if Path(f"/proc/{pid}/maps").exists()]
+    try:
+        regions = Regions({pid: pid for pid in there})
+        return sum(
+            size
+            for pid in there
+            for start, end, size in _in_use(pid)
+            if regions.has(pid, start, end)
+        )
+    except OSError:  # one has ended in the meantime
+        return 0
+
+
+def _in_use(pid: int) -> Iterator[tuple[int, int, int]]:
+    """Every piece of its memory with the bytes that are its own."""
+    start = end = 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if words[0] == "Anonymous:":
+            yield start, end, int(words[1]) << 10
+        elif not words[0].endswith(":"):
+            start, end = (int(word, 16) for word in words[0].split("-"))
 
 
 def _alone(regions: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:

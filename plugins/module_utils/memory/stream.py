@@ -3,8 +3,9 @@
 
 It is read from the one and written into the other in place, while CRIU dumps and restores all the
 rest: it is in no file, and neither end waits until the other has all of it. It goes over TLS
-connections of its own, in batches: {pid, number of ranges, bytes}, the ranges, their content. A
-batch of no process is the end of its connection, with the number of bytes that were sent there.
+connections of its own, in batches: {key, number of ranges, bytes}, the ranges, their content. The
+key says which process it is of; whoever names memory and whoever has it placed agree on them. A
+batch without ranges is the end of its connection, with the number of bytes that were sent there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .buffers import PATIENCE, PIECE, Buffers
 from .vm import Range
 
 WORTH_IT = 16 << 20
-"""Bytes of memory from which on it is worth the trouble."""
+"""Bytes of memory that can go so from which on it is worth the trouble."""
 PURPOSE = "memory"
 """Which the receiver is told a connection is for."""
 _CONNECTIONS = 2
@@ -34,8 +35,8 @@ _ROOM = _HEAD.size + vm.MOST_RANGES * _RANGE.size
 class Batch:
     """Ranges of one process with room for their content."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, key: int) -> None:
+        self.key = key
         self.ranges: list[Range] = []
         self.size = 0
 
@@ -52,7 +53,7 @@ class Batch:
     def head(self) -> bytes:
         """As it goes before the content."""
         ranges = b"".join(_RANGE.pack(*one) for one in self.ranges)
-        return _HEAD.pack(self.pid, len(self.ranges), self.size) + ranges
+        return _HEAD.pack(self.key, len(self.ranges), self.size) + ranges
 
 
 class Sender:
@@ -60,8 +61,10 @@ class Sender:
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, timeout: float) -> None:
         self.bytes = 0
-        self._pids: Mapping[int, int] = {}
-        self._pending: Batch | None = None
+        self._pids: dict[int, int] = {}
+        self._pending: dict[int, Batch] = {}
+        self._naming = threading.Lock()
+        """Several dumps may name memory at the same time."""
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._lines = [connect(host, port, context, PURPOSE, timeout) for _ in range(_CONNECTIONS)]
         self._buffers = [bytearray(_ROOM + PIECE) for _ in self._lines]
@@ -74,29 +77,35 @@ class Sender:
         """How many there are."""
         return len(self._lines)
 
-    def begin(self, pids: Mapping[int, int]) -> None:
-        """From now on memory is named; ``pids`` has this node's pid for the other end's."""
-        self._pids = pids
+    def begin(self) -> None:
+        """From now on memory is named."""
         for lines, buffer in zip(self._lines, self._buffers):
             thread = threading.Thread(target=self._run, args=(lines, buffer), daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def send(self, pid: int, start: int, size: int) -> None:
+    def learn(self, pids: Mapping[int, int]) -> None:
+        """The processes of a dump: ``pids`` has this node's pid for the key of each."""
+        with self._naming:
+            self._pids.update(pids)
+
+    def send(self, key: int, start: int, size: int) -> None:
         """Send this memory, soon."""
-        self.bytes += size
-        while size:
-            if self._pending is None or self._pending.pid != pid:
-                self._flush()
-                self._pending = Batch(pid)
-            taken = self._pending.add(start, size)
-            start, size = start + taken, size - taken
-            if size:
-                self._flush()
+        with self._naming:
+            self.bytes += size
+            while size:
+                batch = self._pending.setdefault(key, Batch(key))
+                taken = batch.add(start, size)
+                start, size = start + taken, size - taken
+                if size:
+                    self._queue.put(self._pending.pop(key))
 
     def finish(self) -> None:
         """All of it is named. It may be under way still: what has come the other end says."""
-        self._flush()
+        with self._naming:
+            for batch in self._pending.values():
+                self._queue.put(batch)
+            self._pending.clear()
         for _ in self._lines:
             self._queue.put(None)
 
@@ -110,18 +119,13 @@ class Sender:
         for lines in self._lines:
             lines.close()
 
-    def _flush(self) -> None:
-        if self._pending is not None:
-            self._queue.put(self._pending)
-            self._pending = None
-
     def _run(self, lines: JsonLines, buffer: bytearray) -> None:
         view, here, sent = memoryview(buffer), vm.address_of(buffer), 0
         try:
             while (batch := self._queue.get()) is not None:
                 head = batch.head()
                 view[: len(head)] = head
-                vm.read(self._pids[batch.pid], batch.ranges, here + len(head))
+                vm.read(self._pids[batch.key], batch.ranges, here + len(head))
                 lines.connection.sendall(view[: len(head) + batch.size])
                 sent += batch.size
             lines.connection.sendall(_HEAD.pack(0, 0, sent))
@@ -135,33 +139,33 @@ class Receiver:
     def __init__(self, memory_bytes: int) -> None:
         self._buffers = Buffers(memory_bytes)
         self._changed = threading.Condition()
-        self._waiting: list[tuple[Batch, memoryview]] = []
-        self._pids: Mapping[int, int] | None = None
-        self._received = self._ended = 0
+        self._waiting: dict[int, list[tuple[Batch, memoryview]]] = {}
+        self._pids: dict[int, int] = {}
+        self._placed: dict[int, int] = {}
+        self._ended = 0
         self._failure: Exception | None = None
 
     def receive(self, lines: JsonLines) -> None:
         """Take what comes over one connection, until its end."""
         try:
             lines.connection.settimeout(PATIENCE)
-            received = self._batches(lines)
+            self._batches(lines)
         except Exception as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
             raise
         with self._changed:
-            self._received += received
             self._ended += 1
             self._changed.notify_all()
 
-    def _batches(self, lines: JsonLines) -> int:
+    def _batches(self, lines: JsonLines) -> None:
         received = 0
         while True:
-            pid, count, size = _HEAD.unpack(_exactly(lines, _HEAD.size))
+            key, count, size = _HEAD.unpack(_exactly(lines, _HEAD.size))
             if count == 0:
                 break
-            batch = Batch(pid)
+            batch = Batch(key)
             if count > vm.MOST_RANGES:
                 raise _not_announced()
             for start, length in _RANGE.iter_unpack(_exactly(lines, count * _RANGE.size)):
@@ -174,37 +178,47 @@ class Receiver:
             received += size
         if received != size:
             raise FlowferryError("transfer_failed", f"{received} of {size} bytes have come")
-        return received
 
     def _take(self, batch: Batch, buffer: memoryview) -> None:
         with self._changed:
-            if self._pids is None:
-                self._waiting.append((batch, buffer))
+            if batch.key not in self._pids:
+                self._waiting.setdefault(batch.key, []).append((batch, buffer))
                 return
-        self._write(self._pids, batch, buffer)
+        self._write(batch, buffer)
 
-    def _write(self, pids: Mapping[int, int], batch: Batch, buffer: memoryview) -> None:
-        vm.write(pids[batch.pid], batch.ranges, vm.address_of(buffer))
+    def _write(self, batch: Batch, buffer: memoryview) -> None:
+        vm.write(self._pids[batch.key], batch.ranges, vm.address_of(buffer))
         self._buffers.take_back(buffer)
+        with self._changed:
+            self._placed[batch.key] = self._placed.get(batch.key, 0) + batch.size
+            self._changed.notify_all()
 
     def place(self, pids: Mapping[int, int], connections: int, size: int) -> None:
         """Write everything into processes, which do not run yet; returns when all is there.
 
-        ``pids`` has this node's pid for the other end's, which has sent ``size`` bytes.
+        ``pids`` has this node's pid for the key of each process of a dump, of which ``size`` bytes
+        were sent. Those of other dumps may be placed at the same time.
         """
         with self._changed:
-            self._pids = pids
-            waiting, self._waiting = self._waiting, []
+            self._pids.update(pids)
+            waiting = [one for key in pids for one in self._waiting.pop(key, [])]
         for batch, buffer in waiting:
-            self._write(pids, batch, buffer)
+            self._write(batch, buffer)
+
+        def placed() -> int:
+            return sum(self._placed.get(key, 0) for key in pids)
+
         with self._changed:
-            self._changed.wait_for(lambda: self._failure or self._ended == connections, PATIENCE)
+            self._changed.wait_for(
+                lambda: self._failure or placed() == size or self._ended == connections, PATIENCE
+            )
+            if placed() == size:
+                return
             if self._failure is not None:
                 raise FlowferryError("restore_failed", f"memory has not come: {self._failure}")
-            if (self._ended, self._received) != (connections, size):
-                raise FlowferryError(
-                    "restore_failed", f"{self._received} of {size} bytes of memory have come"
-                )
+            raise FlowferryError(
+                "restore_failed", f"{placed()} of {size} bytes of memory have come"
+            )
 
 
 def _not_announced() -> FlowferryError:

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 from .. import endpoint as endpoints
 from ..checkpoint.addresses import rewrite_addresses
 from ..commands import run
-from ..criu import check_criu
+from ..criu import check_criu, check_memory, check_space
 from ..errors import FlowferryError
-from ..memory.stream import Receiver, Sender
+from ..memory.stream import WORTH_IT, Receiver, Sender
 from ..volumes.destination import Destination
 from ..volumes.model import Place, Store, collect
 from ..volumes.source import look
@@ -61,8 +61,6 @@ class Workload(ABC):
     """Where its volumes are made; without one it has none that could move."""
     growing_files: ClassVar[tuple[str, ...]] = ()
     """Patterns of the files that checkpoint() only ever appends to: they are sent meanwhile."""
-    streams_memory: ClassVar[bool] = False
-    """Whether large memory can go apart from the checkpoint, by way of the two below."""
     name_pattern: ClassVar[str] = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
     def __init__(self, name: str) -> None:
@@ -77,7 +75,7 @@ class Workload(ABC):
         """Of this migration; whoever runs it gives them."""
         self.memory_sender: Sender | None = None
         self.memory_receiver: Receiver | None = None
-        """Given before prepare_source() and prepare_destination() if there is much memory."""
+        """Given before prepare_source() and prepare_destination() if has_much_memory()."""
 
     @property
     def title(self) -> str:
@@ -91,6 +89,14 @@ class Workload(ABC):
 
     def __str__(self) -> str:
         return f"{self.runtime}:{self.name}"
+
+    def streams_memory(self, about: About) -> bool:
+        """Whether large memory can go apart from its checkpoint, by the sender and receiver."""
+        return False
+
+    def has_much_memory(self, about: About) -> bool:
+        """Whether so much of it can go apart that it does; ``apart_bytes`` says how much."""
+        return self.streams_memory(about) and bool(about.get("apart_bytes", 0) >= WORTH_IT)
 
     # -- plan: look, and touch nothing
 
@@ -175,6 +181,16 @@ class Workload(ABC):
     def pids(self, about: About) -> list[int]:
         """Its processes on the source, of a workload that has volumes."""
         return []
+
+    def check_room(self, about: About, directory: Path, *places: Path | str) -> None:
+        """For check_destination(): room for the checkpoint, which comes to the directory.
+
+        Of memory that goes apart nothing comes there; the copy has it at once.
+        """
+        apart = int(about["apart_bytes"]) if self.has_much_memory(about) else 0
+        if apart:
+            check_memory(int(about["memory_bytes"]))
+        check_space(max(0, about["memory_bytes"] - apart), directory, *places)
 
     # -- prepare: before anything is held
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import endpoint as endpoints
 from .. import pod_network
-from ..cgroup import Freezer, memory_bytes
+from ..cgroup import ROOT, Freezer, memory_bytes
 from ..checkpoint.archive import rewrite_archive
 from ..commands import run
 from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
@@ -86,6 +86,9 @@ class KubernetesPod(Workload):
     @property
     def file_name(self) -> str:
         return f"{self.runtime}.{self.name.replace('/', '_')}"
+
+    def streams_memory(self, about: About) -> bool:
+        return _is_direct(about)
 
     # -- plan
 
@@ -156,7 +159,11 @@ class KubernetesPod(Workload):
     def check_destination(self, about: About, directory: Path) -> None:
         if _is_direct(about):
             self.check_node()
-            check_space(about["memory_bytes"], directory)
+            if not (ROOT / "freezer" / "cgroup.procs").exists():
+                raise direct_refused(
+                    f"the destination has no {ROOT}/freezer, which has to be mounted"
+                )
+            self.check_room(about, directory)
             return
         self._runtime.require()
         for container in about["containers"].values():
@@ -200,7 +207,7 @@ class KubernetesPod(Workload):
 
     def prepare_source(self, about: About) -> None:
         if _is_direct(about):
-            self._direct.prepare_source(about)
+            self._direct.prepare_source(about, self.memory_sender)
         else:
             self._remove_archives(about)
             self._runtime.prepare_checkpoint(list(about["containers"].values()))
@@ -218,7 +225,7 @@ class KubernetesPod(Workload):
             PodPlace(about["place"]).belongs_to(about["copy_uid"])
             self._empty_dirs.come_into(about["copy_uid"])
             found = self._runtime.containers_of(about["copy_uid"])
-            self._direct.prepare_destination(about, found)
+            self._direct.prepare_destination(about, found, self.memory_receiver)
             return
         self._server = self._runtime.serve(self.certificates)
         for name, container in about["containers"].items():

@@ -17,10 +17,11 @@ from pathlib import Path
 from .. import endpoint as endpoints
 from .. import open_files
 from ..cgroup import ROOT, Freezer
-from ..criu import check_pipes, check_processes, check_space, link
+from ..criu import check_pipes, check_processes, link
 from ..criu_service import OPTIONS, CriuService, learn_kernel
 from ..errors import FlowferryError
-from ..memory.apart import Incoming, Outgoing
+from ..memory.apart import Incoming, Outgoing, sending
+from ..memory.regions import resident
 from ..processes import Process, in_network, roots
 from .base import PATIENCE, About, Workload
 
@@ -36,12 +37,14 @@ class ProcessTree(Workload):
     removal = "ip netns pids {name} | xargs kill"
     start = "setsid nsenter --net=/run/netns/{name} PROGRAM"
     growing_files = ("images/pages-*.img",)
-    streams_memory = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._service: CriuService | None = None
         self._outgoing: Outgoing | None = None
+
+    def streams_memory(self, about: About) -> bool:
+        return True
 
     @property
     def namespace(self) -> Path:
@@ -101,6 +104,7 @@ class ProcessTree(Workload):
             "directories": sorted({link(Path(f"/proc/{pid}/cwd")) for pid in about["pids"]}),
             "files": [file.as_dict() for file in files],
             "memory_bytes": about["memory_bytes"] + sum(file.size for file in files if file.moves),
+            "apart_bytes": resident(about["pids"]),
         }
 
     def _check_tree(self, tree: list[Process]) -> None:
@@ -158,7 +162,7 @@ class ProcessTree(Workload):
                 )
         files = [open_files.OpenFile(**file) for file in about["files"]]
         open_files.check_destination(self.title, files)
-        check_space(about["memory_bytes"], directory)
+        self.check_room(about, directory)
 
     # -- prepare
 
@@ -225,7 +229,8 @@ class ProcessTree(Workload):
             yield {}
             return
         options = {"page_server": outgoing.descriptor}
-        with outgoing.dumping(directory, images, {pid: pid for pid in self.freezer.pids()}):
+        pids = {pid: pid for pid in self.freezer.pids()}
+        with sending(self.memory_sender), outgoing.dumping(directory, images, pids):
             yield options
 
     # -- destination

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,6 +114,21 @@ def refused_there(code: str, tmp_path: Path, **more: Any) -> str:
 def test_a_destination_that_can_take_it(tree: list[Process], tmp_path: Path) -> None:
     tree.clear()
     ProcessTree("web").check_destination(about(), tmp_path)
+
+
+def test_memory_that_goes_apart_has_to_be_free_there_but_not_in_dev_shm(
+    tree: list[Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.clear()
+    room = SimpleNamespace(free=64 << 20)
+    monkeypatch.setattr(criu.shutil, "disk_usage", lambda _: room)
+    large = {"memory_bytes": 120 << 20, "apart_bytes": 100 << 20}
+    ProcessTree("web").check_destination(about(**large), tmp_path)
+    room.free = 50 << 20  # twice what remains and 16 MB are more
+    assert "56 MB" in refused_there("no_space", tmp_path, **large)
+    room.free = 64 << 20
+    message = refused_there("no_space", tmp_path, memory_bytes=1 << 50, apart_bytes=(1 << 50) - 1)
+    assert "of memory available" in message
 
 
 def test_others_in_the_namespace_there(tree: list[Process], tmp_path: Path) -> None:

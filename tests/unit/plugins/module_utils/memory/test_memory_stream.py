@@ -118,7 +118,8 @@ def ends() -> Iterator[Ends]:
 
 
 def send_all(ends: Ends, source: Holder) -> None:
-    ends.sender.begin({7: source.pid})
+    ends.sender.begin()
+    ends.sender.learn({7: source.pid})
     ends.sender.send(7, PLACE, PIECE // 2 + PAGE)
     for at in range(PIECE // 2 + PAGE, 2 * PIECE, 2 * PAGE):  # in many small pieces
         ends.sender.send(7, PLACE + at, min(2 * PAGE, 2 * PIECE - at))
@@ -135,15 +136,33 @@ def test_memory_comes_whole(ends: Ends, holders: tuple[Holder, Holder]) -> None:
     assert copy.digest() == source.digest()
 
 
+def test_memory_of_two_dumps_comes_whole(ends: Ends, holders: tuple[Holder, Holder]) -> None:
+    """Each is placed by itself, as soon as its processes are there, whatever came first."""
+    source, copy = holders
+    half = SIZE // 2
+    ends.sender.begin()
+    for key in (7, 8):
+        ends.sender.learn({key: source.pid})
+    for at in range(0, half, PIECE // 4):  # by turns
+        ends.sender.send(7, PLACE + at, PIECE // 4)
+        ends.sender.send(8, PLACE + half + at, PIECE // 4)
+    ends.sender.finish()
+    ends.receiver.place({8: copy.pid}, ends.sender.connections, half)
+    assert copy.digest() != source.digest()
+    ends.receiver.place({7: copy.pid}, ends.sender.connections, half)
+    assert copy.digest() == source.digest()
+
+
 def test_no_memory_at_all_is_whole_too(ends: Ends) -> None:
-    ends.sender.begin({})
+    ends.sender.begin()
     ends.sender.finish()
     ends.receiver.place({}, ends.sender.connections, 0)
 
 
 def test_a_source_that_ends_early_is_told(ends: Ends, holders: tuple[Holder, Holder]) -> None:
     source, copy = holders
-    ends.sender.begin({7: source.pid})
+    ends.sender.begin()
+    ends.sender.learn({7: source.pid})
     ends.sender.send(7, PLACE, 4 * PIECE)
     ends.sender.close()
     with pytest.raises(FlowferryError, match="memory has not come") as caught:
@@ -153,7 +172,8 @@ def test_a_source_that_ends_early_is_told(ends: Ends, holders: tuple[Holder, Hol
 
 def test_memory_that_cannot_be_read_is_told(ends: Ends, holders: tuple[Holder, Holder]) -> None:
     source, copy = holders
-    ends.sender.begin({7: source.pid})
+    ends.sender.begin()
+    ends.sender.learn({7: source.pid})
     ends.sender.send(7, 0x1000, PAGE)
     ends.sender.finish()
     with pytest.raises(FlowferryError, match="memory has not come"):
@@ -162,7 +182,8 @@ def test_memory_that_cannot_be_read_is_told(ends: Ends, holders: tuple[Holder, H
 
 def test_missing_memory_is_told(ends: Ends, holders: tuple[Holder, Holder]) -> None:
     source, copy = holders
-    ends.sender.begin({7: source.pid})
+    ends.sender.begin()
+    ends.sender.learn({7: source.pid})
     ends.sender.send(7, PLACE, PAGE)
     ends.sender.finish()
     with pytest.raises(FlowferryError, match=f"{PAGE} of {SIZE} bytes of memory"):

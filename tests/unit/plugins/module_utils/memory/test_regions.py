@@ -7,7 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from ansible_collections.flowferry.core.plugins.module_utils.memory.regions import SMALLEST, Regions
+from ansible_collections.flowferry.core.plugins.module_utils.memory.regions import (
+    SMALLEST,
+    Regions,
+    resident,
+)
 
 from .test_memory_stream import PLACE, SIZE, Holder
 
@@ -34,6 +38,17 @@ def test_large_memory_of_one_process_goes_apart(holder: Callable[[], Holder]) ->
     assert not regions.has(7, PLACE + SIZE - 4096, PLACE + SIZE + 4096), "not beyond its end"
     assert not regions.has(7, PLACE - 4096, PLACE + 4096), "not before its beginning"
     assert not regions.has(8, PLACE, PLACE + SIZE), "not of somebody else"
+
+
+def test_what_is_in_use_of_it_is_counted(holder: Callable[[], Holder]) -> None:
+    assert resident([holder().pid]) == 0, "nothing was written to it"
+    full = Holder("full")
+    try:
+        assert 0 <= resident([full.pid]) - SIZE < SIZE // 2, "and what the program itself has"
+        assert resident([1 << 30]) == 0, "one that has ended"
+    finally:
+        full.process.kill()
+        full.process.communicate()
 
 
 def test_what_relatives_may_share_stays(holder: Callable[[], Holder]) -> None:
