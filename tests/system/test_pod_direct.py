@@ -284,3 +284,60 @@ def test_a_namespace_that_forbids_the_placeholder(ordinary: ClusterLab) -> None:
         assert moved["method"] == "kubelet" and "PodSecurity" in moved["why"]
     finally:
         cluster.kubectl("label", "namespace", "default", f"{label}-")
+
+
+# Its id and its parent's, as their container knows them, and their namespaces.
+_PLACE_IN_TREE = """
+for pid in $(pgrep -x redis-server); do
+  parent=$(awk '/^PPid/ {print $2}' /proc/$pid/status)
+  [ "$(readlink /proc/$parent/exe)" = /.flowferry/placeholder ] || continue
+  for one in $pid $parent; do
+    awk '/^NSpid/ {print $NF}' /proc/$one/status
+    readlink /proc/$one/ns/pid /proc/$one/ns/mnt
+  done
+  echo $pid
+done"""
+
+
+def test_a_prepared_workload_moves_as_the_child_of_its_init(
+    cluster: ClusterLab, tmp_path: Path
+) -> None:
+    """Any number of times, with the ids that it had; a crash is seen by the kubelet as ever."""
+    workload = Workload(cluster, "Deployment", 109)
+    with workload.running(tmp_path):
+        prepare(workload)
+        before = tree_of(workload)
+        with workload.clients() as clients:
+            for _ in range(2):
+                destination, run_id = workload.other, workload.lab.run_id()
+                moved = move_it(workload).must_succeed().outcome
+                assert "prepared" in moved["why"] and not left_over(moved)
+                assert [client.seen()["errors"] for client in clients] == [[], [], []]
+                assert (workload.node, workload.lab.run_id()) == (destination, run_id)
+                assert tree_of(workload)["id"] == before["id"]
+                print(f"prepared: {moved['hold_ms']} ms, {moved['phases']}")
+
+        workload.lab.run(workload.node, f"kill -9 {tree_of(workload)['on node']}")
+        wait_for(lambda: is_another(workload.lab, run_id), "the container is started again", 60)
+        (status,) = workload.pod["status"]["containerStatuses"]
+        assert status["lastState"]["terminated"]["exitCode"] == 137
+        afresh = tree_of(workload)
+        run_id = workload.lab.run_id()
+        move_it(workload).must_succeed()
+        assert (workload.lab.run_id(), tree_of(workload)["id"]) == (run_id, afresh["id"])
+
+
+def prepare(workload: Workload) -> None:
+    """Its pod is made anew by that, on either node."""
+    told = {"workload": f"{workload.kind}:default/{workload.name}"}
+    workload.lab.playbook("prepare_workload.yml", **told).must_succeed()
+    workload.lab.unroute(workload.lab.address)
+    workload.lab.route(workload.lab.address, workload.node)
+
+
+def tree_of(workload: Workload) -> dict[str, str]:
+    """Where the application is among its container's processes: beneath their first one."""
+    told = workload.lab.run(workload.node, _PLACE_IN_TREE).split()
+    assert len(told) == 7 and told[3] == "1", f"it is no child of the init: {told}"
+    assert told[1:3] == told[4:6], f"its namespaces are not its parent's: {told}"
+    return {"id": told[0], "on node": told[6]}

@@ -103,7 +103,7 @@ def with_placeholders(about: dict[str, Any], pod: Pod) -> Pod:
     for container in lasting_containers(spec):
         told = about["containers"][container["name"]]["direct"]
         mode = [AS_PARENT] if told["is_child"] else []
-        container["command"] = [PROGRAM, *mode, *(_literal(one) for one in told["command"])]
+        container["command"] = [PROGRAM, *mode, *(literal(one) for one in told["command"])]
         container.pop("args", None)
         container["volumeMounts"].append(
             {
@@ -123,7 +123,7 @@ def name_of_place(about: dict[str, Any]) -> str:
     return f"{about['namespace']}_{about['copy']}_{about['uid']}"
 
 
-def _literal(word: str) -> str:
+def literal(word: str) -> str:
     """As it is: the API takes $(NAME) for a variable, and has done so already."""
     return word.replace("$", "$$")
 

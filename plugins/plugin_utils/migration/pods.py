@@ -250,9 +250,8 @@ class PodHelper:
             if pod_direct.was_moved_directly(pod):
                 raise FlowferryError(
                     "kubelet_impossible",
-                    f"{title} was moved directly, so that its application is in a namespace of "
-                    "process ids of its own, which no container runtime dumps; use "
-                    "migration_method=direct",
+                    f"{title} was moved directly, so that its application is beneath a "
+                    "placeholder, which no container runtime moves; use migration_method=direct",
                 )
             return by_kubelet
         try:

@@ -45,6 +45,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         **dict.fromkeys(("state", "scenario"), "it changes nothing, so there is nothing to remove"),
     },
     "p4_dataplane": {"scenario": "tried by the system tests: it needs a cluster of its own"},
+    "prepared_workload": {"scenario": "tried by kubernetes': alone it has no workloads"},
     "registry": {"scenario": "tried by provision's and kubernetes', which pull from it"},
 }
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
