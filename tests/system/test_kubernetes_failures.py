@@ -97,13 +97,21 @@ def test_a_destination_without_its_kubelet_is_refused(watch: Watch) -> None:
     cluster, node = watch.cluster, watch.destination
     with cluster.started_again(node, "kubelet") as stop:
         subprocess.run(stop, shell=True, check=True)
-        assert cluster.move(node).failure["code"] == "kubelet_unreachable"
+        code = cluster.move(node).failure["code"]
+        # On a machine that is so busy that the API server notices before the move gets there:
+        noticed = _ready(cluster, node) != "True"
+        assert code == "kubelet_unreachable" or (noticed and code == "node_not_ready")
         lost = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
         status = json.dumps({"status": {"conditions": [lost]}})
         cluster.kubectl("patch", "node", node, "--subresource=status", f"--patch={status}")
         assert cluster.move(node).failure["code"] == "node_not_ready"
     cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=50s")
     watch.unmoved()
+
+
+def _ready(cluster: ClusterLab, node: str) -> str:
+    path = '{.status.conditions[?(@.type=="Ready")].status}'
+    return cluster.kubectl("get", "node", node, f"--output=jsonpath={path}").strip()
 
 
 def test_a_cordoned_destination_is_refused(watch: Watch) -> None:
