@@ -46,7 +46,8 @@ class Bed:
 
     def recover(self) -> None:
         """After a move that failed: the next one finishes it, or takes it back."""
-        self.lab.migrate("node1", workload=self.runtime.workload)
+        told = {"workload": self.runtime.workload, **dict(self.runtime.options)}
+        self.lab.migrate("node1", **told)
 
     def remove(self) -> None:
         """From wherever it is, with its address."""

@@ -64,7 +64,13 @@ RUNTIMES = {
             removal=f"ip netns pids {NAMESPACE} 2>/dev/null | xargs --no-run-if-empty kill -9",
         ),
         # In the Kubernetes lab; benchmark/pods.py asks the API server instead of the nodes.
-        Runtime("pod", workload=f"pod:default/{NAME}", listing="", removal=""),
+        Runtime(
+            "pod",
+            workload=f"pod:default/{NAME}",
+            listing="",
+            removal="",
+            options=(("migration_method", "kubelet"),),
+        ),
         Runtime(
             "pod-direct",
             workload=f"pod:default/{NAME}",

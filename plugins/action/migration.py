@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
                 "method": {
                     "type": "str",
                     "choices": ["kubelet", "direct", "auto"],
-                    "default": "kubelet",
+                    "default": "auto",
                 },
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},

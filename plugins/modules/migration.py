@@ -82,10 +82,11 @@ options:
       - V(direct) makes the copy of the pod's own image with a placeholder in it, into which the
         processes go straight from the source, without kubelet, image or registry while packets are
         held. The plan refuses pods that it cannot move so, and says why.
-      - V(auto) chooses V(direct) where it is possible.
+      - V(auto) chooses V(direct) where it is possible, and V(kubelet) elsewhere; the result says
+        which, and RV(why).
     type: str
     choices: [kubelet, direct, auto]
-    default: kubelet
+    default: auto
   kubeconfig:
     description:
       - File on the controller that says how to reach the cluster, for a workload that is a pod.

@@ -113,10 +113,21 @@ class ClusterLab(Lab):
             found = [one for one in session.read("route") if one.match == key]
             session.write([Update("DELETE", one) for one in found])
 
-    def move(self, destination: str, workload: str = WORKLOAD, **environment: str) -> Played:
-        """Move a pod; the caller looks at how it ended."""
+    def move(
+        self,
+        destination: str,
+        workload: str = WORKLOAD,
+        *,
+        method: str = "kubelet",
+        **environment: str,
+    ) -> Played:
+        """Move a pod, by the kubelet unless a method is named; the caller looks at how it ended."""
         return self.playbook(
-            "migrate.yml", environment=environment, workload=workload, destination=destination
+            "migrate.yml",
+            environment=environment,
+            workload=workload,
+            destination=destination,
+            migration_method=method,
         )
 
     def processes(self) -> dict[str, int]:

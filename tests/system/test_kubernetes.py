@@ -81,7 +81,7 @@ def test_kubectl_migrate_shows_what_it_is_at_and_says_how_it_ended(
     assert code == 0 and "redirect" not in shown
     assert (cluster.pod_node(), cluster.run_id()) == (source, before)
 
-    code, shown = _kubectl_migrate(cluster, "--to", destination)
+    code, shown = _kubectl_migrate(cluster, "--to", destination, "--method", "kubelet")
     assert code == 0, shown
     phases = [line.strip() for line in shown.splitlines() if line.strip() in PHASES]
     assert phases == PHASES

@@ -374,6 +374,7 @@ def test_with_these_rights_alone_and_a_token_a_pod_moves(
             "migrate.yml",
             workload="pod:default/redis",
             destination=watch.destination,
+            migration_method="kubelet",
             migration_kubeconfig=identities[right],
         )
         assert (played.returncode == 0) == succeeds, played.outcome

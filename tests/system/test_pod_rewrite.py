@@ -59,7 +59,12 @@ def rewrite(cluster: ClusterLab, destination: str, *options: str, **more: Any) -
         "migrate.yml",
         *options,
         environment={"FLOWFERRY_FAULT": fault},
-        **{"workload": "pod:default/redis", "destination": destination, **more},
+        **{
+            "workload": "pod:default/redis",
+            "destination": destination,
+            "migration_method": "kubelet",
+            **more,
+        },
         address_strategy="rewrite",
     )
 

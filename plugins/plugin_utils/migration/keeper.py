@@ -279,7 +279,7 @@ def _helpers(
     # The client of Kubernetes takes longer to import than the rest of a plan.
     from .pods import with_cluster
 
-    kubeconfig, method = order.get("kubeconfig", ""), order.get("method", "kubelet")
+    kubeconfig, method = order.get("kubeconfig", ""), order.get("method", "auto")
     return with_cluster(workload, remotes, kubeconfig, method)
 
 

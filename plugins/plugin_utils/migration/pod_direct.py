@@ -44,10 +44,13 @@ def refuse(pod: Pod) -> None:
         for kind in ("livenessProbe", "startupProbe")
         if kind in one and _patience(one[kind]) < PATIENCE
     ]
+    # The kubelet starts no other container before a sidecar's startup probe has succeeded.
+    awaited = [one["name"] for one in spec.get("initContainers", []) if "startupProbe" in one]
     hooks = [one["name"] for one in containers if one.get("lifecycle", {}).get("postStart")]
     reasons = {
         "its copy has to have its very name, so that it cannot be there before": keeps_name(pod),
         f"the kubelet would end the placeholder within {PATIENCE} s, by {', '.join(hasty)}": hasty,
+        f"others wait for a probe of {', '.join(awaited)}, which no placeholder passes": awaited,
         f"its postStart hooks would be run once more: {', '.join(hooks)}": hooks,
         f"it has a volume at {PLACE}": _has_volume_of_its_own(pod),
     }

@@ -31,7 +31,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.runtimes.kubernetes
     KubernetesPod,
 )
 
-from . import placeholder, pod_direct
+from . import placeholder, pod_direct, pod_method
 from .cluster import Cluster, Pod, Refused
 from .pod_addresses import ANNOTATION as ADDRESS_ANNOTATION
 from .pod_addresses import addresses_of_copy, new_endpoint
@@ -53,17 +53,6 @@ ASIDE_LIMIT = 1.0
 READY_LIMIT = 30.0
 # A kubelet that had lost the API server tells it within this time (seconds) what runs.
 TOLD_LIMIT = 60.0
-# How the copy comes by its checkpoint, and why so: docs/architecture.md has what others would cost.
-WAY = "waiting"
-WHY = (
-    "the copy is made before the hold and waits for its image; to make it afterwards (cold), or to "
-    "exchange the image of one that runs (patch), takes longer while packets are held"
-)
-WAY_OF_NAMED = "cold"
-WHY_OF_NAMED = (
-    "the copy has to have the name of the source, so that it can be made only when that is "
-    "deleted, while packets are held"
-)
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 # A container that waits for one of these reasons will not start by itself.
 FATAL = {
@@ -83,7 +72,7 @@ def with_cluster(
     workload: Workload,
     helpers: Mapping[str, NodeHelper],
     kubeconfig: str,
-    method: str = "kubelet",
+    method: str = "auto",
 ) -> dict[str, NodeHelper]:
     """For a pod, helpers that know the cluster, one session for all; else those that are given."""
     if not isinstance(workload, KubernetesPod):
@@ -110,7 +99,7 @@ class PodHelper:
         cluster: Cluster,
         name: str,
         remotes: Mapping[str, NodeHelper],
-        method: str = "kubelet",
+        method: str = "auto",
     ) -> None:
         self.remote = remote
         self.method = method
@@ -231,7 +220,6 @@ class PodHelper:
             "storage": self.remote.call("storage", paths=paths) if paths else {},
             "volumes": self._empty_dirs(pod),
             "steady": len(containers) > 1 or writes_to_volumes(bare),
-            "memory_bytes": sum(one["memory_bytes"] for one in containers.values()),
             "endpoint": _endpoint_of(pod),
             # Where the node has a switch of its own: its port there.
             "attachment": self.remote.call("attachment", uid=uid) or {},
@@ -240,20 +228,15 @@ class PodHelper:
     def _choose_method(self, about: dict[str, Any]) -> dict[str, Any]:
         """Directly or by the kubelet, and why so; a direct move is told of the containers."""
         pod = about["manifest"]
-        by_kubelet = {
-            "method": "kubelet",
-            "way": WAY_OF_NAMED if keeps_name(pod) else WAY,
-            "why": WHY_OF_NAMED if keeps_name(pod) else WHY,
-        }
-        title = f"pod {self.namespace}/{pod['metadata']['name']}"
         if self.method == "kubelet":
             if pod_direct.was_moved_directly(pod):
                 raise FlowferryError(
                     "kubelet_impossible",
-                    f"{title} was moved directly, so that its application is beneath a "
-                    "placeholder, which no container runtime moves; use migration_method=direct",
+                    f"pod {self.namespace}/{pod['metadata']['name']} was moved directly, so that "
+                    "its application is beneath a placeholder, which no container runtime moves; "
+                    "use migration_method=direct",
                 )
-            return by_kubelet
+            return pod_method.by_kubelet(about)
         try:
             pod_direct.refuse(pod)
             told = self.remote.call("inspect_direct", uid=pod["metadata"]["uid"])
@@ -261,19 +244,8 @@ class PodHelper:
                 container["direct"] = told[name]
             self._try_placeholder(about)
         except FlowferryError as error:
-            if error.code != "direct_impossible":
-                raise
-            if self.method == "auto" and not pod_direct.was_moved_directly(pod):
-                return {**by_kubelet, "why": f"{by_kubelet['why']}; not directly: {error}"}
-            raise FlowferryError(
-                error.code, f"{title} cannot be moved directly: {error}", error.details
-            ) from error
-        return {
-            "method": "direct",
-            "way": pod_direct.WAY,
-            "why": pod_direct.why(about),
-            "source_place": pod_direct.place_of(pod),
-        }
+            return pod_method.instead(self.method, about, error)
+        return pod_method.directly(about)
 
     def _try_placeholder(self, about: dict[str, Any]) -> None:
         """Ask whether the copy would be admitted, as a namespace can forbid what it needs."""
@@ -341,9 +313,19 @@ class PodHelper:
             volumes.check_paths(about["storage"], found, self.node)
         # The API server takes most of a minute to notice that a kubelet is gone.
         self.cluster.connect_kubelet(node)
+        self._check_addresses(about)
+        try:
+            self._check_node(about)
+        except FlowferryError as error:
+            if about["method"] != "direct":
+                raise
+            about.update(pod_method.instead(self.method, about, error))
+            self._check_node(about)
+
+    def _check_node(self, about: dict[str, Any]) -> None:
+        """Whether the node can take the copy by the method that is planned."""
         if about["method"] == "direct":
             placeholder.program(self.remote.call("machine"))
-        self._check_addresses(about)
         self.remote.call("check_destination", about=about)
 
     def _check_addresses(self, about: dict[str, Any]) -> None:

@@ -384,6 +384,46 @@ def test_a_direct_move_asks_whether_its_copy_would_be_admitted(rig: Rig) -> None
     assert about["method"] == "kubelet" and "PodSecurity" in about["why"]
 
 
+def test_a_destination_that_takes_no_placeholder_is_a_reason_for_the_kubelet(rig: Rig) -> None:
+    """Which is found when the source is planned already; a direct move that is asked for ends."""
+    rig.nodes["node2"].answers["machine"] = "s390x"
+    rig.choose("redis", "direct")
+    with pytest.raises(FlowferryError, match="s390x") as failed:
+        rig.plan()
+    assert failed.value.code == "direct_impossible"
+    rig.choose("redis", "auto")
+    about = rig.plan()
+    assert (about["method"], about["way"]) == ("kubelet", "waiting") and "s390x" in about["why"]
+    assert rig.nodes["node2"].asked[-1] == "check_destination"
+    rig.helpers["node2"].call("prepare_destination", about=about, endpoint=about["endpoint"])
+    assert "serve_images" in rig.nodes["node2"].asked
+
+
+def test_a_pod_that_was_moved_directly_has_no_other_way(rig: Rig) -> None:
+    placed = {"name": "flowferry-place", "hostPath": {"path": "/var/lib/flowferry/direct/it"}}
+    rig.cluster.pods["redis"]["spec"]["volumes"] = [placed]
+    rig.nodes["node2"].answers["machine"] = "s390x"
+    rig.choose("redis", "auto")
+    with pytest.raises(FlowferryError, match=r"cannot be moved directly.*s390x"):
+        rig.plan()
+
+
+def test_without_a_method_a_pod_moves_directly_where_it_can(rig: Rig) -> None:
+    """Its memory is that of its processes, without files that the kernel keeps in memory."""
+    told = {**ANSWERS["inspect_direct"]["redis"], "memory_bytes": 20, "apart_bytes": 5}
+    rig.nodes["node1"].answers["inspect_direct"] = {"redis": told}
+    rig.choose("redis", "auto")
+    about = rig.plan()
+    assert (about["method"], about["memory_bytes"], about["apart_bytes"]) == ("direct", 20, 5)
+    rig.choose_member()
+    rig.helpers = with_cluster(
+        open_workload("pod:default/redis-0"), rig.nodes, rig.kubeconfig, "auto"
+    )
+    about = rig.plan()
+    assert (about["method"], about["way"], about["memory_bytes"]) == ("kubelet", "cold", 1)
+    assert "not directly: its copy has to have its very name" in about["why"]
+
+
 def test_a_copy_ends_on_its_node_even_if_the_api_server_refuses(rig: Rig) -> None:
     about = rig.prepare()
     rig.cluster.fails["delete", "pods"] = (500, {"message": "etcd is gone"})

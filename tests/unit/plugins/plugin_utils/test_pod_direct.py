@@ -61,6 +61,18 @@ def mounting(volume: dict[str, Any]) -> dict[str, Any]:
             changed(containers=[{"name": "a", "lifecycle": {"postStart": {"exec": {}}}}]),
             "postStart hooks would be run once more: a",
         ),
+        (
+            changed(
+                initContainers=[
+                    {
+                        "name": "side",
+                        "restartPolicy": "Always",
+                        "startupProbe": {"failureThreshold": 30},
+                    }
+                ]
+            ),
+            "others wait for a probe of side",
+        ),
     ],
 )
 def test_a_pod_is_refused_with_the_reason(refused: dict[str, Any], reason: str) -> None:
