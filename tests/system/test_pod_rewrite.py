@@ -266,3 +266,19 @@ def test_it_moves_on_with_its_new_address_and_starts_again_at_it(cluster: Cluste
     assert cluster.redis("EXISTS", "before") == ":0", "a value of the checkpoint came back"
     assert cluster.pod()["status"]["podIP"] == address
     wait_for(lambda: served(cluster) == [address], f"the Service leads to {address}", 20)
+
+
+def test_it_moves_directly_too_to_addresses_that_nodes_choose(
+    cluster: ClusterLab, clients: list[TrafficClient]
+) -> None:
+    """The last one here: no kubelet moves it afterwards."""
+    before = cluster.run_id()
+    for number in range(2):
+        destination, old = cluster.other_node(), cluster.pod()["status"]["podIP"]
+        moved = rewrite(cluster, destination, migration_method="auto").must_succeed().outcome
+        assert moved["method"] == "direct" and not left_over(moved)
+        assert [client.seen()["errors"] for client in clients] == [[], [], []], f"move {number}"
+        new = cluster.pod()["status"]["podIP"]
+        assert new != old
+        assert_only_at(cluster, new, destination)
+    assert cluster.run_id() == before
