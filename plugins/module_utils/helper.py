@@ -293,8 +293,7 @@ class Helper:
             lines = JsonLines(self._context.wrap_socket(plain, server_side=True))
             hello = lines.receive() or {}
             if hello.get("hello") == "transfer":
-                with OWN.counted():
-                    self._operations.receive(lines)
+                self._operations.receive(lines)
             elif hello.get("hello") == memory.PURPOSE:
                 self._operations.receive_memory(lines)
             elif hello.get("hello") == "volumes":

@@ -14,11 +14,12 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from .errors import FlowferryError
+from .own_time import OWN
 
 _CHUNK = 1 << 18
 # While a file grows: how often that is looked at (seconds), and how much is sent before who has
@@ -150,7 +151,7 @@ class Sender:
         grown = path.stat().st_size - at
         if grown >= _CHUNK:
             with path.open("rb") as file:
-                self._send_part(file, name, at, min(grown, _PIECE))
+                self._send_part(file, name, at, min(grown, _PIECE), beside=True)
             self._flush()
 
     def send(self, directory: Path) -> dict[str, Any]:
@@ -176,9 +177,14 @@ class Sender:
             raise FlowferryError("transfer_failed", f"the destination says: {answer}")
         return {"size": total}
 
-    def _send_part(self, file: BinaryIO, name: str, at: int, size: int) -> None:
-        """Append a part of a file to what is pending, and send that when it is much."""
-        header = {"name": name, "at": at, "size": size}
+    def _send_part(
+        self, file: BinaryIO, name: str, at: int, size: int, *, beside: bool = False
+    ) -> None:
+        """Append a part of a file to what is pending, and send that when it is much.
+
+        Nobody waits for one that is sent ``beside`` something else.
+        """
+        header = {"name": name, "at": at, "size": size, "beside": beside}
         self._pending += json.dumps(header).encode() + b"\n"
         self._sent[name] = at + size
         if at:
@@ -235,12 +241,13 @@ def receive(lines: JsonLines, directory: Path, on_begin: Callable[[], None] = la
             on_begin()
         if at != arrived.get(name, 0):
             raise FlowferryError("transfer_failed", f"the source sent {name!r} from {at} on")
-        if parent not in made:
-            Path(directory, parent).mkdir(parents=True, exist_ok=True)
-            made.add(parent)
-        mode: Literal["ab", "xb"] = "ab" if name in arrived else "xb"
-        with open(f"{directory}/{name}", mode) as file:  # noqa: PTH123 - as in send()
-            _take(lines, file, size)
+        with nullcontext() if header.get("beside") else OWN.counted():
+            if parent not in made:
+                Path(directory, parent).mkdir(parents=True, exist_ok=True)
+                made.add(parent)
+            mode: Literal["ab", "xb"] = "ab" if name in arrived else "xb"
+            with open(f"{directory}/{name}", mode) as file:  # noqa: PTH123 - as in send()
+                _take(lines, file, size)
         arrived[name] = at + size
     return False
 
