@@ -13,11 +13,12 @@ from cluster import WORKLOAD, ClusterLab, is_another, left_over
 from controlled import Workload
 
 from demo.kubectl import BUILD_LIMIT
-from demo.lab_control import NODES, Played, wait_for
+from demo.lab_control import NODES, ROOT, Played, wait_for
 from demo.traffic import TrafficClient
 
 pytestmark = pytest.mark.timeout(BUILD_LIMIT + 300)  # whichever test is first waits for the build
 PLACES = "/var/lib/flowferry/direct"
+FILL = ROOT / "benchmark" / "fill_client.py"
 
 
 @pytest.fixture
@@ -123,6 +124,58 @@ def test_files_outside_of_volumes_move_or_are_a_reason(ordinary: ClusterLab) -> 
     in_root(cluster, remove)
     moved = move(cluster, method="auto").must_succeed().outcome
     assert moved["method"] == "kubelet" and "has removed a file" in moved["why"]
+
+
+LARGE = 96
+"""Megabytes that Redis has, most of which go apart from the checkpoint."""
+# How many values Redis has of those, and a hash of them.
+CONTENT = """
+import hashlib, socket, sys
+
+found, number = hashlib.sha256(), 0
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 60) as server:
+    lines = server.makefile("rb")
+    while True:
+        server.sendall(b"GET fill:%d\\r\\n" % number)
+        size = int(lines.readline()[1:])
+        if size < 0:
+            break
+        found.update(lines.read(size + 2))
+        number += 1
+print(number, found.hexdigest())
+"""
+
+
+def test_large_memory_goes_apart_and_comes_whole(
+    ordinary: ClusterLab, clients: list[TrafficClient]
+) -> None:
+    """Without a method being named; and if it does not come, the source goes on with it."""
+    cluster = ordinary
+    address = [cluster.address, str(cluster.port)]
+    fill = shlex.join(["python3", "-c", FILL.read_text(), *address, str(LARGE)])
+    cluster.run("client", fill)
+
+    def content() -> str:
+        return cluster.run("client", shlex.join(["python3", "-c", CONTENT, *address]))
+
+    run_id, before = cluster.run_id(), content()
+    assert int(before.split()[0]) == LARGE * 1_000_000 // 65536
+
+    # A note that promises more than comes, as if some of it had been lost.
+    destination = cluster.other_node()
+    spoil = "sed -i 's/\\(bytes.: \\)/\\11/' /dev/shm/flowferry-*/checkpoint/*/memory.json"
+    fault = f"transfer:{shlex.join(cluster.ssh(destination, spoil))}"
+    failed = move(cluster, fault).failure
+    assert failed["code"] == "restore_failed" and "bytes of memory" in failed["message"]
+    assert (cluster.run_id(), content()) == (run_id, before)
+
+    for number in range(2):
+        moved = move(cluster, method="").must_succeed().outcome
+        assert moved["method"] == "direct" and moved["image_bytes"] > LARGE * 1_000_000
+        assert moved["plan"]["about"]["apart_bytes"] > LARGE * 1_000_000
+        assert content() == before
+        print(f"{LARGE} MB, move {number}: {moved['hold_ms']} ms, {moved['phases']}")
+        one_runs_here(cluster, clients, run_id)
 
 
 def in_root(cluster: ClusterLab, command: str) -> str:
