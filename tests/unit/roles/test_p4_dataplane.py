@@ -13,7 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLE = ROOT / "roles" / "p4_dataplane"
-# Fields of security.openshift.io/v1, as that API is published; molecule/kubernetes has an API server check them.
+# Fields of security.openshift.io/v1, as that API is published; an API server of molecule/kubernetes
+# checks them.
 CONSTRAINTS = {
     *("allowHostDirVolumePlugin", "allowHostIPC", "allowHostNetwork", "allowHostPID"),
     *("allowHostPorts", "allowPrivilegeEscalation", "allowPrivilegedContainer"),
