@@ -192,7 +192,7 @@ class Moves:
         freezer = self.utils["cgroup"].Freezer(GROUPS / source)
         inside = [one for one in freezer.pids() if one != _parent(pid)]
         arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
-        told = self.utils["direct.application"].look("it", pid, arguments, inside)
+        told = self.utils["direct.application"].look("it", pid, arguments, lambda: inside)
         about = {"containers": {"it": {"direct": told, "freezer": str(freezer.path)}}}
         here, copy = (self.utils["direct.mover"].DirectMover("it") for _ in range(2))
         made = self.utils["cri.base"].Container(

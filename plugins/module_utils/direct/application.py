@@ -10,7 +10,8 @@ namespaces.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ AS_INIT, AS_PARENT = "--init", "--child"
 """What tells that program that the application is its child: at once, or as soon as it has come."""
 CRIU_BYTES = 16 << 20
 """Of memory, that it may use in a container beside those that it restores."""
+PATIENCE = 3.0
+"""The process of a probe has ended within this time (seconds), or it is somebody else's."""
 _KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
+
+
+class Stranger(FlowferryError):
+    """A process that is not the application's: of a probe, which ends by itself, or of a person."""
 
 
 def application_of(container: int) -> int:
@@ -49,12 +56,27 @@ def application_of(container: int) -> int:
     return children[0].pid
 
 
-def look(title: str, container: int, arguments: list[str], pids: Iterable[int]) -> dict[str, Any]:
+def look(
+    title: str, container: int, arguments: list[str], pids: Callable[[], list[int]]
+) -> dict[str, Any]:
     """What a direct move has to know; FlowferryError if it is impossible.
 
     ``container`` is the first process, ``arguments`` what it was started with, and ``pids`` are
-    all processes in its cgroup.
+    all processes in its cgroup. What a probe has begun there is waited for.
     """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _look_once(title, container, arguments, pids())
+        except Stranger:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _look_once(
+    title: str, container: int, arguments: list[str], pids: Iterable[int]
+) -> dict[str, Any]:
     application = application_of(container)
     tree = [pid for pid in pids if pid != container or container == application]
     _check_tree(tree, application)
@@ -133,11 +155,12 @@ def _check_tree(tree: list[int], application: int) -> None:
     for pid in tree:
         foreign = [kind for kind in _KINDS if _namespace(pid, kind) not in (wanted[kind], "")]
         if foreign or not _descends(pid, application):
-            raise refused(
+            raise Stranger(
+                "direct_impossible",
                 f"process {pid} ({_command(pid)}) is not part of its application's process tree"
                 f"{' and namespaces' if foreign else ''}; it may be that of a `kubectl exec`, "
                 "which has to end first, or one whose parent has ended, which no prepared "
-                "container can have"
+                "container can have",
             )
 
 

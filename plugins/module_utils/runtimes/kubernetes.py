@@ -146,7 +146,7 @@ class KubernetesPod(Workload):
             arguments = spec["process"]["args"]
             try:
                 found[container.name] = look_at_application(
-                    title, container.pid, arguments, freezer.pids()
+                    title, container.pid, arguments, freezer.pids
                 )
             except FlowferryError as error:
                 raise direct_refused(f"container {container.name}: {error}") from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils import cgroup
@@ -47,3 +48,30 @@ def test_criu_needs_room_within_the_limit() -> None:
     with pytest.raises(FlowferryError, match="may use 100 MB, of which it has 85") as raised:
         application._check_limit(100 << 20, 85 << 20)
     assert raised.value.code == "direct_impossible"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_probe_has_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    """It ends by itself; what somebody executes there does not, and is a reason."""
+    monkeypatch.setattr(application, "PATIENCE", 60.0 if ends else 0.2)
+    with subprocess.Popen(["sleep", "60"]) as probe, subprocess.Popen(["sleep", "60"]) as own:
+        looks = 0
+
+        def pids() -> list[int]:
+            nonlocal looks
+            looks += 1
+            return [own.pid] if ends and looks == 3 else [own.pid, probe.pid]
+
+        monkeypatch.setattr(application, "application_of", lambda _: own.pid)
+        monkeypatch.setattr(application, "Layer", Mock())
+        try:
+            if ends:
+                found = application.look("it", own.pid, ["sleep", "60"], pids)
+                assert (found["pid"], looks) == (own.pid, 3)
+            else:
+                with pytest.raises(FlowferryError, match="not part of its application's") as raised:
+                    application.look("it", own.pid, ["sleep", "60"], pids)
+                assert raised.value.code == "direct_impossible"
+        finally:
+            probe.kill()
+            own.kill()
