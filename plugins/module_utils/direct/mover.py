@@ -26,7 +26,14 @@ from ..own_time import OWN
 from ..processes import Process
 from .application import own_pids, restored
 from .criu_inside import CriuInside
-from .inside import Beforehand, cgroups_of, keep_ids_free, own_processes, with_files_of
+from .inside import (
+    Beforehand,
+    cgroups_of,
+    expect_a_change_of_group,
+    keep_ids_free,
+    own_processes,
+    with_files_of,
+)
 from .layer import ARCHIVE, Layer, take_out
 from .place import PodPlace
 
@@ -162,6 +169,7 @@ class DirectMover:
         container, service = self._containers[name], self._services.pop(name)
         self._done.append(service)
         self._write(name, here / ARCHIVE)
+        expect_a_change_of_group()  # by _complete(), at the end of the restore
         try:
             pid = service.restore_container(
                 here,
