@@ -47,8 +47,6 @@ commands:
   sample: {redis: [redis-server, --port, "6379"]}
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flowferry.core.plugins.module_utils.cri.found import container_runtime
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
@@ -60,8 +58,7 @@ def commands_of(uids: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for container in [one for uid in uids for one in runtime.containers_of(uid)]:
         if container.lives and not container.is_sandbox:
-            config = json.loads((runtime.bundle(container) / "config.json").read_bytes())
-            found[container.name] = config["process"]["args"]
+            found[container.name] = runtime.spec(container)["process"]["args"]
     return found
 
 

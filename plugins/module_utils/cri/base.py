@@ -8,6 +8,7 @@ runtime's own.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from abc import ABC, abstractmethod
@@ -72,6 +73,11 @@ class ContainerRuntime(ABC):
     @abstractmethod
     def bundle(self, container: Container) -> Path:
         """The directory of what its OCI runtime was told: ``config.json``."""
+
+    def spec(self, container: Container) -> dict[str, Any]:
+        """That itself, as the specification of OCI runtimes has it."""
+        found: dict[str, Any] = json.loads((self.bundle(container) / "config.json").read_bytes())
+        return found
 
     def check_restorable(self, container: Container) -> None:
         """FlowferryError if no node with this runtime could restore a dump of it."""

@@ -109,8 +109,7 @@ class Crio(ContainerRuntime):
     def _check_mounts(self, container: Container) -> None:
         """What CRI-O would not mount again, its own files being there of another sandbox."""
         own = f"/{self._setting('storage_driver')}-containers/"
-        spec = json.loads((container.directory / "config.json").read_bytes())
-        for mount in spec.get("mounts", []):
+        for mount in self.spec(container).get("mounts", []):
             source, at = str(mount.get("source", "")), mount["destination"]
             if at in _NOT_MOUNTED and source.startswith("/") and own not in source and source != at:
                 raise FlowferryError(
@@ -137,8 +136,7 @@ class Crio(ContainerRuntime):
 
     def dump_mark(self, container: Container) -> str:
         """The archive, which CRI-O begins when the dump is over; CRIU itself lets go before."""
-        spec = json.loads((container.directory / "config.json").read_bytes())
-        told = _labels(spec)
+        told = _labels(self.spec(container))
         pod = f"{told['io.kubernetes.pod.name']}_{told['io.kubernetes.pod.namespace']}"
         # With a date: one container's name may begin as another's does.
         digit = "[0-9]"

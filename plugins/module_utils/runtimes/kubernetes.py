@@ -8,7 +8,6 @@ source pod, ``copy_uid`` of the copy, ``containers``.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -141,9 +140,8 @@ class KubernetesPod(Workload):
             freezer = self._runtime.freezer_of(container)
             if freezer is None:
                 raise direct_refused(f"container {container.name} is in the root cgroup")
-            spec = json.loads((self._runtime.bundle(container) / "config.json").read_bytes())
             title = f"container {container.name} of {self.title}"
-            arguments = spec["process"]["args"]
+            arguments = self._runtime.spec(container)["process"]["args"]
             try:
                 found[container.name] = look_at_application(
                     title, container.pid, arguments, freezer.pids

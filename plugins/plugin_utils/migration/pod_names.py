@@ -47,9 +47,11 @@ class NameReservation:
         self.free()
         for kind, body in zip(POLICIES, self._policy(), strict=True):
             self.cluster.create_policy(kind, body)
+        own = _named(candidate, self.name)
+        stranger = _strange(own)
         deadline = time.monotonic() + EFFECT_LIMIT
         # In this order: what refuses others once the copy is admitted is not the earlier policy.
-        while self._is_refused(candidate) or not self._is_refused(_strange(candidate)):
+        while self._is_refused(own) or not self._is_refused(stranger):
             if time.monotonic() > deadline:
                 raise FlowferryError(
                     "name_not_reserved",
@@ -68,7 +70,7 @@ class NameReservation:
     def _is_refused(self, pod: Pod) -> bool:
         """Whether the policy is why it is refused; that comes before the name is found taken."""
         try:
-            self.cluster.create_pod(_named(pod, self.name), dry_run=True)
+            self.cluster.create_pod(pod, dry_run=True)
         except Refused as refused:
             return self.policy in str(refused)
         return False

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,8 @@ class Runtime:
             if uid == "here"
         ]
 
-    def bundle(self, _: Any) -> Path:
-        return self._directory
+    def spec(self, _: Any) -> Any:
+        return json.loads((self._directory / "config.json").read_bytes())
 
 
 def test_a_node_says_what_its_containers_were_started_with(
