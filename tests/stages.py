@@ -3,9 +3,11 @@
 
 Moves wait a lot, so that two chains fit two cores. Whatever a stage prints goes to
 tests/output/stages/NAME.log; it is shown when the stage failed. The summary comes last, with the
-name and the reason of each test that failed, so that the end of a log is enough to know.
+name and the reason of each test that failed and what the first of them said, so that the end of a
+log is enough to know.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -38,6 +40,10 @@ FAILED = re.compile(
     r"^(FAILED|ERROR) .*|^\S+ +: actions=.*(failed=[1-9]|missing=[1-9]).*"
     r"|.*\[ERROR\]: .*|\W*Origin: .*"
 )
+# What pytest puts above the tests that failed, and above each of them.
+SECTION = re.compile(r"^=+ (ERRORS|FAILURES) =+$")
+HEADING = re.compile(r"^_{2,} .* _{2,}$|^=+ .* =+$")
+FIRST_LINES = 80
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,16 @@ class Result:
     def failures(self) -> list[str]:
         """A line for each test that failed."""
         return [line for line in self.lines if FAILED.match(line)]
+
+    @property
+    def first(self) -> list[str]:
+        """The end of what pytest tells of the first test that failed: maybe why others did."""
+        sections = [number for number, line in enumerate(self.lines) if SECTION.match(line)]
+        if not sections:
+            return []
+        begin = sections[-1] + 1
+        told = itertools.takewhile(lambda line: not HEADING.match(line), self.lines[begin + 1 :])
+        return [self.lines[begin], *list(told)[-FIRST_LINES:]]
 
     def __str__(self) -> str:
         said = next((line.strip("= ") for line in reversed(self.lines) if line.strip()), "nothing")
@@ -101,7 +117,7 @@ def main() -> int:
         chain.join()
     print(f"\nwhat each stage printed: {OUTPUT.relative_to(Path.cwd())}")
     for result in results:
-        print(result, *result.failures, sep="\n  ")
+        print(result, *result.failures, *result.first, sep="\n  ")
     return int(len(results) < sum(map(len, CHAINS)) or any(each.returncode for each in results))
 
 

@@ -57,12 +57,17 @@ class ClusterLab(Lab):
         self.crio = crio
         """The program of CRI-O, if the nodes are to run that; else they run containerd."""
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What playbooks/lab.yml is told."""
+        runtime = {"cluster_runtime": "crio", "crio_binary": self.crio} if self.crio else {}
+        return {"lab": "kubernetes", **runtime}
+
     def start(self) -> None:
         """Bring the cluster up, and the pod on node1."""
         for name in ("cri-tools" if self.crio else "containerd", "kubernetes"):
             kubectl.programs(name)
-        runtime = {"cluster_runtime": "crio", "crio_binary": self.crio} if self.crio else {}
-        self.playbook("lab.yml", lab="kubernetes", **runtime).must_succeed()
+        self.playbook("lab.yml", **self.settings).must_succeed()
         self.playbook("demo_pod.yml").must_succeed()
 
     def start_afresh(self) -> None:
@@ -177,6 +182,14 @@ class ClusterLab(Lab):
             yield self.daemon(host, name, "pause")
         finally:
             subprocess.run(self.daemon(host, name, "continue"), shell=True, check=True, timeout=60)
+
+    def ended_daemons(self) -> str:
+        """What programs of the hosts said last that should run and do not; else nothing."""
+        told = {
+            host: self.run(host, shlex.join(["python3", "-c", _DAEMON.read_text(), "all", "ended"]))
+            for host in ("control", *NODES)
+        }
+        return "\n".join(f"{host}: {said.strip()}" for host, said in told.items() if said.strip())
 
     def forget_image(self, node: str, image: str) -> None:
         """A node loses an image, NAME@DIGEST, by all its names, if it has it."""

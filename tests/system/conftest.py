@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and {"cluster", "dataplane"} & {*item.fixturenames}:
             item.add_marker("pods")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed tells which programs of the cluster it ended, which run again for the
+    tests after it: so that one cause fails one test."""
+    report = yield
+    used = getattr(item, "funcargs", {})
+    running = used.get("cluster") or used.get("dataplane")
+    if report.failed and isinstance(running, ClusterLab) and (ended := running.ended_daemons()):
+        report.sections.append(("programs of the cluster that have ended", ended))
+        running.playbook("lab.yml", **running.settings)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,16 @@
 """Ends a program that the module daemon has started, or starts it again as it was.
 
     python3 daemon_control.py NAME stop|start|restart|pause|continue
+    python3 daemon_control.py all ended
 
 Runs on hosts of the lab. To stop is to kill; a start waits until something listens at the port that
-the program had. One that is paused stands still, with all that it holds.
+the program had, and fails if it has ended by itself. One that is paused stands still, with all that
+it holds. "ended" tells of every program that should run and does not, with the end of its log.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -17,10 +20,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 30.0
+LOG_LINES = 20
+RECORDS = Path("/run/flowferry/daemons")
 
 
 def fields(pid: int) -> list[str]:
@@ -43,7 +49,8 @@ class Program:
     """What is known of it, kept beside the record of the module daemon while it does not run."""
 
     def __init__(self, name: str) -> None:
-        self.record = Path("/run/flowferry/daemons") / f"{name}.json"
+        self.name = name
+        self.record = RECORDS / f"{name}.json"
         self.kept = self.record.with_suffix(".stopped")
         self.log = Path("/var/log/flowferry") / f"{name}.log"
 
@@ -60,8 +67,17 @@ class Program:
     def signal(self, number: int) -> None:
         os.kill(json.loads(self.record.read_text())["pid"], number)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One command at a time: a restart in the background may not be done yet."""
+        with self.record.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def start(self, wait: bool) -> None:
         if not self.kept.exists():
+            if ended := self.ended():
+                sys.exit(ended)
             return
         kept, record = json.loads(self.kept.read_text()), json.loads(self.record.read_text())
         with self.log.open("ab") as log:
@@ -77,7 +93,17 @@ class Program:
         self.record.write_text(json.dumps({**record, "pid": process.pid, "started": started}))
         self.kept.unlink()
         if wait:
-            wait_for(lambda: all(listens(port) for port in kept["ports"]))
+            wait_for(lambda: self.ended() or all(listens(port) for port in kept["ports"]))
+            if ended := self.ended():
+                sys.exit(ended)
+
+    def ended(self) -> str:
+        """What it said last, if it does not run but should; else nothing."""
+        pid = json.loads(self.record.read_text())["pid"]
+        if fields(pid):
+            return ""
+        said = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join([f"{self.name} (pid {pid}) has ended; it said:", *said])
 
 
 def listens(port: int) -> bool:
@@ -88,7 +114,7 @@ def listens(port: int) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LIMIT
     while not condition():
         if time.monotonic() > deadline:
@@ -96,11 +122,20 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-if __name__ == "__main__":
-    program = Program(sys.argv[1])
-    if sys.argv[2] in ("stop", "restart"):
+def control(program: Program, action: str) -> None:
+    if action in ("stop", "restart"):
         program.stop()
-    if sys.argv[2] in ("start", "restart"):
-        program.start(wait=sys.argv[2] == "start")
-    if sys.argv[2] in ("pause", "continue"):
-        program.signal({"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[sys.argv[2]])
+    if action in ("start", "restart"):
+        program.start(wait=action == "start")
+    if action in ("pause", "continue"):
+        program.signal({"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[action])
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == "ended":
+        programs = [Program(file.stem) for file in sorted(RECORDS.glob("*.json"))]
+        print("\n".join(filter(None, (program.ended() for program in programs))))
+    else:
+        named = Program(sys.argv[1])
+        with named.alone():
+            control(named, sys.argv[2])
