@@ -138,6 +138,36 @@ def by_value(records: Sequence[Record], name: str) -> dict[int, list[float]]:
     return dict(sorted(grouped.items()))
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a move of so much memory taken alone, and Flowferry's moves of as much."""
+
+    megabytes: int
+    alone: dict[str, float]
+    """The median of each step (milliseconds)."""
+    downtimes: dict[str, float]
+    """Medians by runtime (milliseconds)."""
+
+    @property
+    def longest(self) -> float:
+        """Of the steps (milliseconds)."""
+        return max(self.alone.values())
+
+
+def steps(results: Results) -> list[Steps]:
+    """By memory, in ascending order."""
+    found = []
+    for size in sorted({record["megabytes"] for record in results.steps}):
+        taken = [record["ms"] for record in results.steps if record["megabytes"] == size]
+        alone = {name: statistics.median(one[name] for one in taken) for name in taken[0]}
+        moved: dict[str, list[float]] = {}
+        for move in results.of("memory", mover="flowferry", megabytes=size):
+            moved.setdefault(move["runtime"], []).append(move["downtime_ms"])
+        medians = {runtime: statistics.median(times) for runtime, times in moved.items()}
+        found.append(Steps(size, alone, medians))
+    return found
+
+
 def harm(records: Sequence[Record]) -> tuple[int, int]:
     """Broken connections, and answers that were lost or came twice, of all clients."""
     told = [error for move in records for error in _errors(move)]

@@ -44,7 +44,15 @@ PAGES = {
         ),
         Page(
             "results-pods",
-            ("downtime", "after_the_hold", "phases", "round_trips", "memory", "memory_phases"),
+            (
+                "downtime",
+                "after_the_hold",
+                "phases",
+                "round_trips",
+                "connections",
+                "memory",
+                "memory_phases",
+            ),
             {
                 MAIN: {
                     **_KUBERNETES,
@@ -81,6 +89,7 @@ def summary(results: Results) -> list[str]:
         *_varied(results, "memory", "megabytes", "MB"),
         *_varied(results, "connections", "connections", "connections"),
         *_updates(results),
+        *_steps(results),
         *_gaps(results),
         *_harm(results),
         *(f"NOT MEASURED: {failure['what']}: {failure['why']}" for failure in results.failures),
@@ -126,12 +135,14 @@ def _phases(results: Results) -> Phases:
 
 
 def _memory_phases(results: Results) -> Phases:
-    """Of Flowferry's moves, by the memory of what was moved."""
-    moves = results.of("memory", mover="flowferry")
-    sizes = sorted({move["megabytes"] for move in moves})
-    return _table(
-        (f"{size} MB", [move for move in moves if move["megabytes"] == size]) for size in sizes
-    )
+    """Of Flowferry's moves, by the memory of what was moved, and in which way."""
+    groups = []
+    for kind in figures.kinds(results, "memory"):
+        moves = figures.moves(results, "memory", kind) if kind.mover == "flowferry" else []
+        for size in sorted({move["megabytes"] for move in moves}):
+            these = [move for move in moves if move["megabytes"] == size]
+            groups.append((f"{kind.runtime}, {size} MB", these))
+    return _table(groups)
 
 
 def _table(groups: Iterable[tuple[str, list[Record]]]) -> Phases:
@@ -159,6 +170,15 @@ def _updates(results: Results) -> list[str]:
         return []
     spread = Spread.of(times)
     return [f"switch update (one MODIFY): p50 {spread.p50:.2f} ms, p99 {spread.p99:.2f} ms"]
+
+
+def _steps(results: Results) -> list[str]:
+    """Against the longest of the steps taken alone."""
+    return [
+        f"{steps.megabytes} MB, {runtime}: {ms / steps.longest:.2f} times the longest step alone"
+        for steps in figures.steps(results)
+        for runtime, ms in steps.downtimes.items()
+    ]
 
 
 def _gaps(results: Results) -> list[str]:
@@ -214,9 +234,10 @@ class Beside:
 
 
 def _beside(first: Results, second: Results) -> Beside:
-    """What differs between two container runtimes."""
+    """What differs between two container runtimes when the kubelet's way is taken."""
     own, other = (
-        figures.phases(results.of("moves", mover="flowferry")) for results in (first, second)
+        figures.phases(figures.moves(results, "moves", Kind("flowferry", "pod")))
+        for results in (first, second)
     )
     rows = [(name, own[name], other[name]) for name in own if name in other]
     return Beside(_runtime(first), _runtime(second), rows)
@@ -263,18 +284,19 @@ def _told(results: Results) -> dict[str, Any]:
         "spreads": _spreads(results),
         "gaps": {load: Spread.of(times) for load, times in figures.gaps(results).items()},
         "crowds": _crowds(results),
-        "memory": _memory(results),
+        "memory": _by_value(results, "memory", "megabytes"),
+        "connections": _by_value(results, "connections", "connections"),
         "memory_phases": _memory_phases(results),
+        "steps": figures.steps(results),
         "harm": _harm(results),
         "failures": results.failures,
     }
 
 
-def _memory(results: Results) -> list[tuple[str, int, Spread]]:
+def _by_value(results: Results, series: str, name: str) -> list[tuple[str, int, Spread]]:
+    """Downtimes of a series for each kind, and each value of what was varied."""
     return [
-        (kind.label, megabytes, Spread.of(times))
-        for kind in figures.kinds(results, "memory")
-        for megabytes, times in figures.by_value(
-            figures.moves(results, "memory", kind), "megabytes"
-        ).items()
+        (kind.label, value, Spread.of(times))
+        for kind in figures.kinds(results, series)
+        for value, times in figures.by_value(figures.moves(results, series, kind), name).items()
     ]

@@ -5,6 +5,7 @@
 ``move``     one move: what clients saw, what the mover said
 ``trace``    round trips of the ping-pong client around one move
 ``updates``  times of the switch's route updates
+``steps``    the steps of a move, each taken alone
 ``failure``  a series that could not be measured, and why
 """
 
@@ -32,6 +33,7 @@ class Results:
     moves: list[Record] = field(default_factory=list)
     traces: list[Record] = field(default_factory=list)
     updates: list[Record] = field(default_factory=list)
+    steps: list[Record] = field(default_factory=list)
     failures: list[Record] = field(default_factory=list)
 
     def of(self, series: str, **wanted: Any) -> list[Record]:
@@ -60,6 +62,7 @@ def read(path: Path) -> Results:
         kinds.get("move", []),
         kinds.get("trace", []),
         kinds.get("updates", []),
+        kinds.get("steps", []),
         kinds.get("failure", []),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from demo.lab_control import NODES, Lab, LabError
 from demo.traffic import TrafficClient
 
-from . import pods, switch
+from . import pods, steps, switch
 from .bed import Bed
 from .methods import RUNTIMES, Moved, Mover, Runtime, by_hand, with_flowferry
 from .records import Record, append
@@ -69,6 +69,16 @@ def _memory(output: Path, bed: Bed, facts: Record, moves: int, megabytes: int) -
             append(output, "move", **facts, number=number, megabytes=megabytes, **moved)
 
 
+def _steps(output: Path, bed: Bed, facts: Record, moves: int, megabytes: int) -> None:
+    """Without clients: nothing is moved but the memory."""
+    bed.fill(megabytes)
+    for number in range(moves):
+        source = bed.location()
+        destination = next(node for node in NODES if node != source)
+        took = steps.take(bed.lab, source, destination)
+        append(output, "steps", **facts, number=number, megabytes=megabytes, ms=took)
+
+
 def _connections(output: Path, bed: Bed, facts: Record, moves: int, count: int) -> None:
     """The ping-pong client's is one of them."""
     with bed.load() as pingpong, bed.crowd(count - 1) as crowd:
@@ -97,6 +107,7 @@ SERIES: dict[str, Series] = {
     "memory": _memory,
     "connections": _connections,
     "crowd": _crowd,
+    "steps": _steps,
 }
 
 

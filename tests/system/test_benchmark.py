@@ -24,6 +24,7 @@ def test_a_small_benchmark_writes_records_page_and_pictures(lab: Lab, tmp_path: 
         benchmark_output=str(tmp_path),
         benchmark_memory=[],
         benchmark_connections=[],
+        benchmark_steps=[16],
         benchmark_kinds=[
             {"mover": "flowferry", "runtime": "podman"},
             {"mover": "by hand", "runtime": "podman"},
@@ -38,6 +39,9 @@ def test_a_small_benchmark_writes_records_page_and_pictures(lab: Lab, tmp_path: 
     assert own["errors"] == [] and own["downtime_ms"] > 0
     assert [phase["name"] for phase in own["phases"]][1:3] == ["hold", "checkpoint"]
     assert by_hand["downtime_ms"] > 0 and by_hand["destination"] in ("node1", "node2")
+    (alone,) = results.steps
+    assert alone["megabytes"] == 16 and min(alone["ms"].values()) > 0
+    assert list(alone["ms"]) == ["dump", "transfer", "restore"]
     assert results.run["parameters"]["moves"] == 1
     assert results.run["versions"]["criu"] in (tmp_path / "results.md").read_text()
     pictures = sorted(path.name for path in (tmp_path / "results").glob("*.png"))
@@ -67,7 +71,9 @@ def test_a_small_benchmark_of_pods(cluster: ClusterLab, tmp_path: Path) -> None:
         benchmark_moves=1,
         benchmark_moves_by_hand=1,
         benchmark_memory=[],
+        benchmark_steps=[],
         benchmark_crowd=[],
+        benchmark_more_kinds=[{"mover": "flowferry", "runtime": "pod-direct"}],
     ).must_succeed()
     own, by_hand, direct = read(tmp_path / "results-pods" / "benchmark.jsonl").moves
     movers = [(move["mover"], move["runtime"]) for move in (own, by_hand, direct)]

@@ -65,6 +65,8 @@ def records() -> list[dict[str, Any]]:
         move("connections", "flowferry", 240.0, connections=100, crowd=crowd),
         trace("flowferry"),
         trace("by hand"),
+        {"record": "steps", "megabytes": 256, "ms": {"dump": 300, "transfer": 80, "restore": 190}},
+        {"record": "steps", "megabytes": 256, "ms": {"dump": 500, "transfer": 80, "restore": 190}},
         {"record": "updates", "connections": 1, "ms": [0.5, 0.6, 0.7]},
         {"record": "updates", "connections": 100, "ms": [0.5, 0.6, 0.8]},
     ]
@@ -100,6 +102,9 @@ def pods(tmp_path: Path) -> Results:
         pod("memory", "by hand", 9000.0, megabytes=64),
         pod("crowd", "flowferry", 450.0, hold_ms=440.0, each=100, crowd={"errors": []}),
         pod("crowd", "by hand", 3000.0, each=100, crowd=broken, errors=["reset"]),
+        {**pod("moves", "flowferry", 80.0, hold_ms=60.0), "runtime": "pod-direct"},
+        {**pod("memory", "flowferry", 99.0, hold_ms=90.0, megabytes=64), "runtime": "pod-direct"},
+        {**pod("connections", "flowferry", 90.0, connections=1000), "runtime": "pod-direct"},
         {**trace("flowferry"), "runtime": "pod"},
     ]
     path = tmp_path / "pods.jsonl"
