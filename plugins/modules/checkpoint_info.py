@@ -21,17 +21,6 @@ description:
 author:
   - The Flowferry authors (@flowferry)
 
-attributes:
-  check_mode:
-    description: Changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: There is nothing to compare.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
-
 options:
   path:
     description:
@@ -40,6 +29,7 @@ options:
     required: true
 
 extends_documentation_fragment:
+  - flowferry.core.looking
   - flowferry.core.checkpoint
 """
 

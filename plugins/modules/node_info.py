@@ -17,16 +17,8 @@ options:
       - C(node.cpu.image) of another node. Then C(cpu_compatible) says whether what is dumped there
         can be restored here.
     type: str
-attributes:
-  check_mode:
-    description: Changes nothing anyway.
-    support: full
-  diff_mode:
-    description: Nothing changes.
-    support: none
-  idempotent:
-    description: Only looks.
-    support: full
+extends_documentation_fragment:
+  - flowferry.core.looking
 author:
   - The Flowferry authors (@flowferry)
 """

@@ -19,27 +19,8 @@ author:
   - Flowferry contributors (@flowferry)
 
 extends_documentation_fragment:
+  - flowferry.core.looking
   - flowferry.core.p4runtime
-
-attributes:
-  check_mode:
-    support: full
-    description: Can run in check_mode and return changed status prediction without modifying
-      target.
-    details:
-      - This module only reads.
-  diff_mode:
-    support: N/A
-    description: Will return details on what has changed (or possibly needs changing in
-      check_mode), when in diff mode.
-    details:
-      - This module only reads.
-  idempotent:
-    support: full
-    description: When run twice in a row outside check mode, with the same arguments, the second
-      invocation indicates no change.
-    details:
-      - This module only reads.
 
 options:
   tables:

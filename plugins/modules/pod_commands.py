@@ -18,16 +18,8 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    description: Changes nothing anyway.
-    support: full
-  diff_mode:
-    description: Nothing changes.
-    support: none
-  idempotent:
-    description: Only looks.
-    support: full
+extends_documentation_fragment:
+  - flowferry.core.looking
 author:
   - The Flowferry authors (@flowferry)
 """
