@@ -43,7 +43,7 @@ FAILED = re.compile(
 # What pytest puts above the tests that failed, and above each of them.
 SECTION = re.compile(r"^=+ (ERRORS|FAILURES) =+$")
 HEADING = re.compile(r"^_{2,} .* _{2,}$|^=+ .* =+$")
-FIRST_LINES = 80
+FIRST_LINES = 120
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,12 @@ class ClusterLab(Lab):
         }
         return "\n".join(f"{host}: {said.strip()}" for host, said in told.items() if said.strip())
 
+    def state(self) -> str:
+        """What nodes and pods say of themselves, and which containers stand still."""
+        listed = self.kubectl("get", "nodes,pods", "--all-namespaces", "--output=wide")
+        told = {node: self.run(node, f"{_FROZEN}{_LAST_WORDS}") for node in NODES}
+        return "\n".join([listed, *(f"-- {node}\n{said}" for node, said in told.items())])
+
     def forget_image(self, node: str, image: str) -> None:
         """A node loses an image, NAME@DIGEST, by all its names, if it has it."""
         if self.crio:
@@ -224,6 +230,10 @@ class ClusterLab(Lab):
         return {**found, **{what: str(listed) for what, listed in odd.items() if listed}}
 
 
+_FROZEN = """
+grep --recursive --files-with-matches --include=freezer.state FROZEN /sys/fs/cgroup/freezer
+"""
+_LAST_WORDS = "tail --lines=8 /var/log/flowferry/*.log | cut --characters=-300"
 # Whoever's, in the node's network namespace and in those of its pods, but the kubelet's.
 _FIREWALL = """
 for namespace in /proc/1/ns/net /run/netns/*; do

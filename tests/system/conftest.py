@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "demo"))  # for lab_control
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for cluster
 
 from cluster import ClusterLab
-from lab_control import Lab
 
+from demo.lab_control import Lab, LabError
 from demo.traffic import TrafficClient
 from tests.system import runtime_table
 
@@ -35,14 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that failed tells which programs of the cluster it ended, which run again for the
-    tests after it: so that one cause fails one test."""
+    """A test that failed tells how the cluster is; programs of it that have ended run again for the
+    tests after it, so that one cause fails one test."""
     report = yield
     used = getattr(item, "funcargs", {})
     running = used.get("cluster") or used.get("dataplane")
-    if report.failed and isinstance(running, ClusterLab) and (ended := running.ended_daemons()):
-        report.sections.append(("programs of the cluster that have ended", ended))
-        running.playbook("lab.yml", **running.settings)
+    if report.failed and isinstance(running, ClusterLab):
+        with suppress(LabError, subprocess.TimeoutExpired):  # it may be too broken to be asked
+            report.sections.append(("the cluster", running.state()))
+            if ended := running.ended_daemons():
+                report.sections.append(("programs of the cluster that have ended", ended))
+                running.playbook("lab.yml", **running.settings)
     return report
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_control import Lab, wait_for
+
+from demo.lab_control import Lab, wait_for
 
 PROGRAM = Path(__file__).with_name("pairs.py")
 ARCHIVES = "/var/tmp/ff-checkpoints"

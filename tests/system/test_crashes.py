@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from lab_control import NODES, Lab
+
+from demo.lab_control import NODES, Lab
 
 PHASES = ["prepare", "hold", "checkpoint", "transfer", "restore", "redirect", "release", "clean"]
 COMMITTED = {"redirect", "release", "clean"}

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_control import Lab, Played
+
+from demo.lab_control import Lab, Played
 
 NUMBER = 8
 """A lab beside the one that migrations are tested in: this one gets broken."""

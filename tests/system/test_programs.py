@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from flowferry_p4.client import Entry, Update
-from lab_control import NODES, Lab, wait_for
 from postgres import GROUP, PASSWD, POSTGRES, build_nobody
 
+from demo.lab_control import NODES, Lab, wait_for
 from demo.traffic import RemoteClient
 
 # Fewer while you work at it.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from flowferry_p4.client import P4Error, Session
-from lab_control import ROOT, Lab, Played, wait_for
+
+from demo.lab_control import ROOT, Lab, Played, wait_for
 
 
 @pytest.fixture
