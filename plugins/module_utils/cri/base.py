@@ -111,7 +111,7 @@ class ContainerRuntime(ABC):
         """After the dumps: they stand still, or else FlowferryError."""
 
     @abstractmethod
-    def resume(self, containers: list[About], steady: bool) -> None:
+    def resume(self, containers: list[About]) -> None:
         """Undo freeze(), which may not have happened, when nothing is written of them any more."""
 
     def clear(self, containers: list[About]) -> None:

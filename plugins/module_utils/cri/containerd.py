@@ -26,6 +26,10 @@ BUNDLES = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
 REGISTRIES = Path("/etc/containerd/certs.d")
 _ANNOTATION = "io.kubernetes.cri."
 _CTR = ["ctr", "--namespace", "k8s.io"]
+# States of a task, as `ctr tasks list` has them.
+_PAUSED = (["PAUSED"], ["PAUSING"])
+# containerd's shim tells or does something within this time (seconds).
+_SHIM_LIMIT = 10.0
 # A dump is over within this time (seconds), or the kubelet says why it is not.
 DUMP_LIMIT = 20.0
 
@@ -102,11 +106,12 @@ class Containerd(ContainerRuntime):
         for container in containers:
             Freezer(container["freezer"]).freeze()
 
-    def resume(self, containers: list[About], steady: bool) -> None:
+    def resume(self, containers: list[About]) -> None:
+        """What containerd takes for paused is its own to let go, and first; then any frozen one."""
         with self._freezing:
             self._resumed = True
         self.wait_until_written(containers)
-        if steady:
+        with suppress(FlowferryError):  # without containerd they go on all the same
             self._unpause(containers)
         for container in containers:
             Freezer(container["freezer"]).thaw()
@@ -117,11 +122,17 @@ class Containerd(ContainerRuntime):
                 pass
 
     def _unpause(self, containers: list[About]) -> None:
-        told = run([*_CTR, "tasks", "list"]).splitlines()[1:]
-        paused = {line.split()[0] for line in told if line.split()[2:] == ["PAUSED"]}
+        """A dump that nobody waits for any more is given up with its container paused.
+
+        containerd pauses each that it dumps, and when the kubelet has ended it does not let it go
+        again. A pause or a dump that it has asked for is done to the end all the same; its shim
+        tells what it takes a container for, or lets it go, when that is over.
+        """
+        told = run([*_CTR, "tasks", "list"], timeout=_SHIM_LIMIT).splitlines()[1:]
+        paused = {line.split()[0] for line in told if line.split()[2:] in _PAUSED}
         for container in containers:
             if container["id"] in paused:
-                run([*_CTR, "tasks", "resume", container["id"]])
+                run([*_CTR, "tasks", "resume", container["id"]], timeout=_SHIM_LIMIT)
 
     def dump_mark(self, container: Container) -> str:
         """A file that containerd writes as soon as it has let a dumped container go on."""

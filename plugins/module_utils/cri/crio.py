@@ -159,7 +159,7 @@ class Crio(ContainerRuntime):
         for container in containers:
             self._standstill(container).keep()
 
-    def resume(self, containers: list[About], steady: bool) -> None:
+    def resume(self, containers: list[About]) -> None:
         self.wait_until_written(containers)
         for container in containers:
             self._tell_of_resumption(container)

@@ -306,7 +306,7 @@ class KubernetesPod(Workload):
             self._open_door(about)
             return
         self.volume_place().put_back(copied(volumes_of(about)))
-        self._runtime.resume(list(about["containers"].values()), about["steady"])
+        self._runtime.resume(list(about["containers"].values()))
         self._open_door(about)
         self._remove_archives(about)
         self._runtime.forget([])

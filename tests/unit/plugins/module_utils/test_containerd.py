@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.cri import containerd
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 
 UID = "0189d991-774c-48f6-a48b-13604b1a46ee"
 RUNTIME = containerd.Containerd("/run/containerd/containerd.sock")
@@ -120,12 +121,20 @@ def dumping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     Freezer.done, Freezer.told = [], threading.Event()
     monkeypatch.setattr(containerd, "Freezer", Freezer)
 
-    def run(command: list[str]) -> str:
+    tell_status(monkeypatch, "RUNNING")
+    return {"id": "1", "freezer": "/it", "dumped": str(tmp_path / "checkpoint" / "config.dump")}
+
+
+def tell_status(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    """What containerd takes the container for; nothing, if that is empty: it does not run."""
+
+    def run(command: list[str], timeout: float = 0.0) -> str:
+        if not status:
+            raise FlowferryError("command_failed", "ctr: cannot connect")
         Freezer.done.append(" ".join(command[3:]))
-        return "TASK PID STATUS\n1 42 PAUSED\n"
+        return f"TASK PID STATUS\n1 42 {status}\n"
 
     monkeypatch.setattr(containerd, "run", run)
-    return {"id": "1", "freezer": "/it", "dumped": str(tmp_path / "checkpoint" / "config.dump")}
 
 
 def end_dump(container: dict[str, Any]) -> Callable[[], None]:
@@ -155,29 +164,48 @@ def test_a_dump_that_outlives_its_move_freezes_nothing(
     monkeypatch.setattr(containerd.Containerd, "is_writing", lambda *_: False)
     runtime, before = containerd.Containerd(""), threading.active_count()
     runtime.freeze([dumping], steady=False)
-    runtime.resume([dumping], steady=False)
+    runtime.resume([dumping])
     end_dump(dumping)
     for thread in threading.enumerate()[before:]:
         thread.join(10)
-    assert Freezer.done == ["thaw"]
+    assert Freezer.done == ["tasks list", "thaw"]
 
 
 def test_an_archive_that_is_still_written_is_waited_for(dumping: dict[str, Any]) -> None:
     end = end_dump(dumping)
-    resuming = threading.Thread(target=containerd.Containerd("").resume, args=([dumping], False))
+    resuming = threading.Thread(target=containerd.Containerd("").resume, args=([dumping],))
     resuming.start()
     resuming.join(0.05)
     assert Freezer.done == []
     end()
     resuming.join(10)
+    assert Freezer.done == ["tasks list", "thaw"]
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "PAUSING"])
+def test_what_a_dump_that_was_given_up_has_paused_goes_on(
+    dumping: dict[str, Any], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    """Or nobody could run anything in it any more, as if it stood still."""
+    tell_status(monkeypatch, status)
+    containerd.Containerd("").resume([dumping])
+    assert Freezer.done == ["tasks list", "tasks resume 1", "thaw"]
+
+
+def test_without_containerd_a_container_goes_on_all_the_same(
+    dumping: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_status(monkeypatch, "")
+    containerd.Containerd("").resume([dumping])
     assert Freezer.done == ["thaw"]
 
 
 def test_what_could_be_seen_between_dumps_stands_still_before_the_first(
-    dumping: dict[str, Any],
+    dumping: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, before = containerd.Containerd(""), threading.active_count()
     runtime.freeze([dumping], steady=True)
     assert threading.active_count() == before
-    runtime.resume([dumping], steady=True)
+    tell_status(monkeypatch, "PAUSED")
+    runtime.resume([dumping])
     assert Freezer.done == ["tasks pause 1", "tasks list", "tasks resume 1", "thaw"]

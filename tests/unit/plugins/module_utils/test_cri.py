@@ -285,7 +285,7 @@ class TestCrioContainers:
         with socketserver.UnixStreamServer(runtime.socket, Handler) as server:
             answering = threading.Thread(target=server.handle_request, daemon=True)
             answering.start()
-            runtime.resume([about], True)
+            runtime.resume([about])
             answering.join(10)
         assert done == ["/unpause/c0ffee", "thaw"]
 
@@ -296,7 +296,7 @@ class TestCrioContainers:
         monkeypatch.setattr(crio.Freezer, "thaw", lambda freezer: thawed.append(str(freezer.path)))
         del runtime.__dict__["_settings"]  # so that it would have to tell them
         freezers = [str(tmp_path / "one"), str(tmp_path / "two")]
-        runtime.resume([{"id": one, "freezer": one, "dumped": ""} for one in freezers], True)
+        runtime.resume([{"id": one, "freezer": one, "dumped": ""} for one in freezers])
         assert thawed == freezers
 
     def test_a_dump_for_nobody_is_waited_for(
@@ -308,7 +308,7 @@ class TestCrioContainers:
         about = {"id": "c0ffee", "freezer": str(tmp_path / "none"), "dumped": ""}
         images = tmp_path / "lib/overlay-containers/c0ffee/userdata/checkpoint"
         images.mkdir(parents=True)
-        resuming = threading.Thread(target=runtime.resume, args=([about], False))
+        resuming = threading.Thread(target=runtime.resume, args=([about],))
         resuming.start()
         assert not thawed.wait(0.05)
         images.rmdir()

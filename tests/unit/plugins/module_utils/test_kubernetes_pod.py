@@ -80,7 +80,7 @@ def test_how_containers_stand_still_is_the_runtimes_matter(
         ("close",),
         ("freeze", containers, steady),
         ("keep_frozen", containers),
-        ("resume", containers, steady),
+        ("resume", containers),
         ("open",),
         ("remove",),
         ("forget", []),
