@@ -14,9 +14,7 @@ import os
 import shutil
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
@@ -185,21 +183,6 @@ def _enter(spaces: list[int], groups: Iterable[Path], copies_mounts: bool) -> No
         _check(_LIBC.unshare(_NEW_MOUNTS), "unshare")
         _mount("", "/", "", _RECURSIVE | _PRIVATE)
     os.chdir("/")
-
-
-def expect_a_change_of_group() -> None:
-    """Have the kernel ready, soon, for processes that change the group by which they share it.
-
-    The first change after a while waits until every processor has noticed (8 ms, up to 16); others
-    within 20 ms after it do not (0.2 ms). So this process goes to where it is, beside the caller.
-    """
-
-    def change() -> None:
-        with suppress(KeyError, OSError):  # then whoever comes waits for itself
-            group = dict(cgroups_of(os.getpid()))["cpu"]
-            (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    threading.Thread(target=change, daemon=True).start()
 
 
 def cgroups_of(pid: int) -> list[tuple[str, Path]]:

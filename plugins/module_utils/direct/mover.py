@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..cgroup import Freezer
+from ..cgroup import ChangesOfGroup, Freezer
 from ..checkpoint import images
 from ..cri.base import Container
 from ..criu_service import OPTIONS, learn_kernel
@@ -26,14 +26,7 @@ from ..own_time import OWN
 from ..processes import Process
 from .application import own_pids, restored
 from .criu_inside import CriuInside
-from .inside import (
-    Beforehand,
-    cgroups_of,
-    expect_a_change_of_group,
-    keep_ids_free,
-    own_processes,
-    with_files_of,
-)
+from .inside import Beforehand, cgroups_of, keep_ids_free, own_processes, with_files_of
 from .layer import ARCHIVE, Layer, take_out
 from .place import PodPlace
 
@@ -169,7 +162,7 @@ class DirectMover:
         container, service = self._containers[name], self._services.pop(name)
         self._done.append(service)
         self._write(name, here / ARCHIVE)
-        expect_a_change_of_group()  # by _complete(), at the end of the restore
+        changes = ChangesOfGroup(_PATIENCE)  # by _complete(), at the end of the restore
         try:
             pid = service.restore_container(
                 here,
@@ -180,6 +173,8 @@ class DirectMover:
             )
         except FlowferryError as error:
             raise self._named(error) from error
+        finally:
+            changes.end()
         place.has_come(name, pid)
         self._require(container, pid)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import endpoint as endpoints
 from .. import pod_network
-from ..cgroup import ROOT, Freezer, memory_bytes
+from ..cgroup import ROOT, ChangesOfGroup, Freezer, memory_bytes
 from ..checkpoint.archive import rewrite_archive
 from ..commands import run
 from ..cri.base import CHECKPOINT_REPOSITORY, ContainerRuntime
@@ -42,6 +42,8 @@ from .base import About, Workload
 
 # A killed container is gone within this time (seconds), or something is wrong.
 PATIENCE = 20.0
+# Who waits longer for a container (seconds) does not notice what changes of group take.
+_SOON = 5.0
 # Queues of a loopback interface.
 _LOSES_ALL, _LOSES_NOTHING = ("pfifo", "limit", "0"), ("noqueue",)
 
@@ -74,6 +76,7 @@ class KubernetesPod(Workload):
         self._door: Door | None = None
         self._direct = DirectMover(self.title)
         self._empty_dirs = EmptyDirs(self.title, self.file_name)
+        self._changes: ChangesOfGroup | None = None
 
     @property
     def _runtime(self) -> ContainerRuntime:
@@ -330,6 +333,7 @@ class KubernetesPod(Workload):
             with self._quiet_loopback(about):
                 self._direct.restore(about, directory, PodPlace(about["place"]))
             return
+        self._changes = ChangesOfGroup(_SOON)  # by the container runtime
         self._fill_empty_dirs(about)
         archives = {name: directory / f"{name}.tar" for name in about["containers"]}
         self._keep_promises(about, archives)
@@ -374,6 +378,8 @@ class KubernetesPod(Workload):
             return False
         if len(about["containers"]) > 1:
             self._loopback(about, _LOSES_NOTHING)
+        if self._changes:
+            self._changes.end()
         return True
 
     def _are_running(self, about: About) -> bool:
@@ -451,6 +457,7 @@ class KubernetesPod(Workload):
                 f"{self.title} was deleted by somebody else while it was moved, and with it what "
                 "was in its emptyDir volumes; it cannot be brought back without that",
             )
+        self._changes = ChangesOfGroup(_SOON)  # by the container runtime
         self._fill_empty_dirs(about)
         archives = {name: Path(path) for name, path in about["archives"].items()}
         self._keep_promises(about, archives)
