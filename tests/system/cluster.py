@@ -191,7 +191,7 @@ class ClusterLab(Lab):
         }
         return "\n".join(f"{host}: {said.strip()}" for host, said in told.items() if said.strip())
 
-    def state(self) -> str:
+    def condition(self) -> str:
         """What nodes and pods say of themselves, and which containers stand still."""
         listed = self.kubectl("get", "nodes,pods", "--all-namespaces", "--output=wide")
         told = {node: self.run(node, f"{_FROZEN}{_LAST_WORDS}") for node in NODES}

@@ -43,7 +43,7 @@ def pytest_runtest_makereport(
     running = used.get("cluster") or used.get("dataplane")
     if report.failed and isinstance(running, ClusterLab):
         with suppress(LabError, subprocess.TimeoutExpired):  # it may be too broken to be asked
-            report.sections.append(("the cluster", running.state()))
+            report.sections.append(("the cluster", running.condition()))
             if ended := running.ended_daemons():
                 report.sections.append(("programs of the cluster that have ended", ended))
                 running.playbook("lab.yml", **running.settings)
