@@ -51,7 +51,8 @@ class Watch:
         self.nothing_is_left()
         assert self.cluster.pod()["metadata"]["uid"] == self.pod["metadata"]["uid"]
         # Its runtime takes it for running as well, or no probe of that kind would succeed.
-        self.cluster.kubectl("exec", self.pod["metadata"]["name"], "--", "true")
+        name = self.pod["metadata"]["name"]
+        self.cluster.kubectl("exec", name, "--", "redis-server", "--version")
 
     def moved(self) -> None:
         """The copy serves, and nothing else is left."""
