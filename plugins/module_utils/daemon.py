@@ -23,6 +23,7 @@ from urllib.request import urlopen
 
 from . import units
 from .errors import FlowferryError
+from .processes import start_time
 
 STATE = Path("/run/flowferry/daemons")
 LOGS = Path("/var/log/flowferry")
@@ -55,15 +56,6 @@ class Daemon:
         for name in self.files:
             kept.update(hashlib.sha256(Path(name).read_bytes()).digest())
         return kept.hexdigest()
-
-
-def start_time(pid: int) -> int:
-    """In clock ticks; tells a process from a later one with its pid. 0 when it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def record(name: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
 from .memory import stream as memory
 from .own_time import OWN
+from .processes import start_time
 from .reserve import Reserve
 from .runtimes.base import PATIENCE, About, Workload
 from .runtimes.registry import open_workload
@@ -336,23 +337,22 @@ def end_previous(workload: Workload) -> None:
     pid_file = STATE / f"helper-{workload.file_name}.pid"
     if not pid_file.exists():
         return
-    text, started = pid_file.read_text().split()
-    pid = int(text)
-    if _start_time(pid) == started:
-        commands = [(child, _start_time(child)) for child in _descendants(pid)]
+    pid, started = map(int, pid_file.read_text().split())
+    if start_time(pid) == started:
+        commands = [(child, start_time(child)) for child in _descendants(pid)]
         os.kill(pid, signal.SIGTERM)
         # What it runs comes to its end: a dump that is killed harms what it dumps.
         _await_end(pid, started, PATIENCE)
         _kill(pid)
         for child, born in commands:
-            if _start_time(child) == born:
+            if start_time(child) == born:
                 _kill(child)
     pid_file.unlink(missing_ok=True)
 
 
-def _await_end(pid: int, started: str, limit: float) -> None:
+def _await_end(pid: int, started: int, limit: float) -> None:
     deadline = time.monotonic() + limit
-    while _start_time(pid) == started and time.monotonic() < deadline:
+    while start_time(pid) == started and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -362,17 +362,8 @@ def _kill(pid: int) -> None:
     except ProcessLookupError:
         return
     deadline = time.monotonic() + 5.0
-    while _start_time(pid) and time.monotonic() < deadline:
+    while start_time(pid) and time.monotonic() < deadline:
         time.sleep(0.005)
-
-
-def _start_time(pid: int) -> str:
-    """Clock ticks since boot at which the process started; empty when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def _descendants(pid: int) -> list[int]:
@@ -433,7 +424,7 @@ def _become_helper(
         signal.signal(signal.SIGTERM, lambda *_: helper.end_when_idle())
         pid_file = STATE / f"helper-{workload.file_name}.pid"
         temporary = pid_file.with_suffix(".new")
-        temporary.write_text(f"{os.getpid()} {_start_time(os.getpid())}")
+        temporary.write_text(f"{os.getpid()} {start_time(os.getpid())}")
         temporary.replace(pid_file)
         helper.serve()
         pid_file.unlink(missing_ok=True)

@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .processes import start_time
+
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x4000, 0x40000
 MNT_DETACH = 0x2
 NEW_NAMESPACES = (
@@ -179,15 +181,6 @@ def run(*command: str, netns: int | None = None) -> str:
     if done.returncode != 0:
         raise LabError(f"'{' '.join(full)}' failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
-
-
-def _start_time(pid: int) -> int:
-    """Start time of a process in clock ticks, which tells it from a later one with its pid."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        raise ProcessLookupError(pid)
-    return int(fields[19])
 
 
 @contextlib.contextmanager
@@ -501,7 +494,7 @@ class Host:
         """What ``start`` wrote about the running host; empty when none runs."""
         try:
             kept: dict[str, Any] = json.loads(self._record.read_text(encoding="utf-8"))
-            if _start_time(kept["pid"]) == kept["started"]:
+            if start_time(kept["pid"]) == kept["started"]:
                 return kept
         except (OSError, ValueError, KeyError):
             pass
@@ -592,10 +585,9 @@ class Host:
         if "error" in said or "pid" not in said:
             raise LabError(f"Host {self.spec.name}: {said.get('error', 'did not start')}")
         pid = int(said["pid"])
-        try:
-            started = _start_time(pid)
-        except (OSError, ProcessLookupError) as error:
-            raise LabError(self._boot_failure()) from error
+        started = start_time(pid)
+        if not started:
+            raise LabError(self._boot_failure())
         kept = {"pid": pid, "started": started, "spec": self.spec.identity()}
         _write(self._record, json.dumps(kept, indent=1, sort_keys=True), 0o600)
 

@@ -27,12 +27,9 @@ class Process:
 
     @classmethod
     def read(cls, pid: int) -> Process | None:
-        """None when it is gone, or a zombie."""
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            return None
-        if fields[0] == "Z":
+        """None when it has ended."""
+        fields = _fields(pid)
+        if not fields:
             return None
         parent, group, session, terminal = (int(field) for field in fields[1:5])
         return cls(pid, parent, group, session, terminal, fields[19])
@@ -53,6 +50,25 @@ class Process:
         """Kinds of namespaces, but for the network's, that are not those of this node."""
         own, its = Path("/proc/self/ns"), Path(f"/proc/{self.pid}/ns")
         return [kind for kind in _NAMESPACES if (own / kind).stat() != (its / kind).stat()]
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks since boot, which tell a process from a namesake; 0 when it has ended."""
+    fields = _fields(pid)
+    return int(fields[19]) if fields else 0
+
+
+def _fields(pid: int) -> list[str]:
+    """Of its state from the third on (proc(5)); none when it has ended.
+
+    One whose first thread has ended goes on, and has its files and its ports, until the last has.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        has_ended = fields[0] in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2
+    except OSError:
+        return []
+    return [] if has_ended else fields
 
 
 def in_network(namespace: Path) -> list[Process]:

@@ -30,12 +30,16 @@ RECORDS = Path("/run/flowferry/daemons")
 
 
 def fields(pid: int) -> list[str]:
-    """Of the process's state from the third on; empty when it has ended."""
+    """Of the process's state from the third on; empty when it has ended, with all its threads.
+
+    Until the last has, its ports are taken, and a program that is started again may end for that.
+    """
     try:
         found = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        has_ended = found[0] in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) < 2
     except OSError:
         return []
-    return [] if found[0] in "ZX" else found
+    return [] if has_ended else found
 
 
 def ports(pid: int) -> list[int]:

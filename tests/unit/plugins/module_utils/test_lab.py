@@ -15,6 +15,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.lab import (
     LabError,
     Management,
 )
+from ansible_collections.flowferry.core.plugins.module_utils.processes import start_time
 
 V1 = """\
 25 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -98,7 +99,7 @@ def test_a_host_that_never_ran_does_not_run(tmp_path: Path) -> None:
 
 def test_another_process_with_the_recorded_pid_is_not_the_host(tmp_path: Path) -> None:
     host = Host(spec(tmp_path))
-    started = lab._start_time(os.getpid())
+    started = start_time(os.getpid())
     for recorded, running in ((started, True), (started - 1, False)):
         text = f'{{"pid": {os.getpid()}, "started": {recorded}, "spec": {{}}}}'
         lab._write(host.spec.directory / "host.json", text)

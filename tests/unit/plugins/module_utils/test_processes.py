@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a process has ended."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ansible_collections.flowferry.core.plugins.module_utils.processes import Process, start_time
+
+# exit(2) as the kernel has it ends one thread; the other one waits for the end of standard input.
+_EXIT = {"x86_64": 60, "aarch64": 93}
+_OUTLIVED = f"""
+import ctypes, os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
+ctypes.CDLL(None).syscall({_EXIT[platform.machine()]}, 0)
+"""
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, f"not within 10 s: {what}"
+        time.sleep(0.005)
+
+
+def test_a_process_has_not_ended_before_its_last_thread() -> None:
+    """It holds its ports until then, so that what is started again too early cannot listen."""
+    command = [sys.executable, "-c", _OUTLIVED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        _wait_for(lambda: _state(process.pid) == "Z", "its first thread ends")
+        began, seen = start_time(process.pid), Process.read(process.pid)
+        assert began > 0 and seen is not None and seen.started == str(began)
+        process.stdin.close()
+        _wait_for(lambda: start_time(process.pid) == 0, "its last thread ends")
+        assert _state(process.pid) == "Z" and Process.read(process.pid) is None
+    assert start_time(process.pid) == 0
