@@ -201,7 +201,7 @@ def _stack(axes: Axes, bars: list[_Bar], names: list[str]) -> None:
         axes.text(left, row, f" {left:.0f} ms{share}", va="center")
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.margins(x=0.12 if all(bar.share is None for bar in bars) else 0.42)
+    axes.margins(x=0.12 if all(bar.share is None for bar in bars) else 0.7)
     axes.grid(visible=False, axis="y")
 
 
