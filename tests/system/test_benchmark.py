@@ -25,6 +25,7 @@ def test_a_small_benchmark_writes_records_page_and_pictures(lab: Lab, tmp_path: 
         benchmark_memory=[],
         benchmark_connections=[],
         benchmark_steps=[16],
+        benchmark_moves_each=1,
         benchmark_kinds=[
             {"mover": "flowferry", "runtime": "podman"},
             {"mover": "by hand", "runtime": "podman"},

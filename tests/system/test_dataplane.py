@@ -261,10 +261,11 @@ def test_connections_outlive_a_deployment_that_scales_and_a_move(pods: Dataplane
         assert kept.lost() == {}
         moved = pods.move_away(pods.pod_at("scaled", first[0]))
         assert kept.lost() == {}
-        for staying in first[:2]:
-            name = pods.pod_at("scaled", staying)["metadata"]["name"]
-            cost = "controller.kubernetes.io/pod-deletion-cost=9"
-            pods.kubectl("annotate", "pod", name, cost, "--overwrite")
+        # Which of pods that cost the same are deleted is up to the controller.
+        for pod_ip, cost in zip(first, (9, 9, -9), strict=True):
+            name = pods.pod_at("scaled", pod_ip)["metadata"]["name"]
+            told = f"controller.kubernetes.io/pod-deletion-cost={cost}"
+            pods.kubectl("annotate", "pod", name, told, "--overwrite")
         pods.scale("scaled", 3)
         left = pods.until_several_answer("client", "tcp", address, 80, 3)
         lost = kept.lost()
