@@ -52,7 +52,11 @@ def test_the_options_are_the_argument_spec(name: str) -> None:
         # As Ansible does it: what the module says adds to what the fragment says.
         merged[option] = {**merged.get(option, {}), **text}
     assert_same(module.ARGUMENTS, merged)
-    assert set(documented["attributes"]) == ATTRIBUTES
+    attributes = set(documented.get("attributes", {}))
+    for other in documented["extends_documentation_fragment"]:
+        text = load(f"doc_fragments.{other.rpartition('.')[2]}").ModuleDocFragment.DOCUMENTATION
+        attributes |= set(yaml.safe_load(text).get("attributes", {}))
+    assert attributes == ATTRIBUTES
 
 
 @pytest.mark.parametrize("name", MODULES)
