@@ -333,7 +333,6 @@ class KubernetesPod(Workload):
             with self._quiet_loopback(about):
                 self._direct.restore(about, directory, PodPlace(about["place"]))
             return
-        self._changes = ChangesOfGroup(_SOON)  # by the container runtime
         self._fill_empty_dirs(about)
         archives = {name: directory / f"{name}.tar" for name in about["containers"]}
         self._keep_promises(about, archives)
@@ -343,6 +342,7 @@ class KubernetesPod(Workload):
             self.volume_place().move_in(volumes, about["copy_uid"])
 
     def _keep_promises(self, about: About, archives: dict[str, Path]) -> None:
+        self._changes = ChangesOfGroup(_SOON)  # by the container runtime
         if len(archives) > 1:
             self._loopback(about, _LOSES_ALL)
         for name, archive in archives.items():
@@ -457,7 +457,6 @@ class KubernetesPod(Workload):
                 f"{self.title} was deleted by somebody else while it was moved, and with it what "
                 "was in its emptyDir volumes; it cannot be brought back without that",
             )
-        self._changes = ChangesOfGroup(_SOON)  # by the container runtime
         self._fill_empty_dirs(about)
         archives = {name: Path(path) for name, path in about["archives"].items()}
         self._keep_promises(about, archives)
