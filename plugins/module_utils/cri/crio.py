@@ -317,6 +317,10 @@ class Crio(ContainerRuntime):
         endpoints = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint]
         return run(["crictl", *endpoints, "--timeout", "120s", *command], timeout=130.0, code=code)
 
+    def sandbox_image(self) -> str:
+        """What a pod's sandbox runs."""
+        return self._setting("pause_image") or ""
+
     def _setting(self, name: str) -> str | None:
         """One of the settings that CRI-O runs with; None when this version has no such one."""
         found = re.search(rf'^\s*{name}\s*=\s*"?([^"\n]*)"?\s*$', self._settings, re.MULTILINE)

@@ -12,6 +12,11 @@ ROOT = "/var/lib/kubelet"
 ENDPOINT = "/run/containerd/containerd.sock"
 
 
+def kubelet_runs() -> bool:
+    """Whether this node has one."""
+    return bool(_command())
+
+
 def kubelet_root() -> str:
     """The directory of this node's kubelet."""
     return _option(_command(), "root-dir") or ROOT
