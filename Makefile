@@ -9,9 +9,10 @@ export PATH := $(VENV)/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/p4
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-# clang, libbpf and bpftool: the embedded switch; mmdebstrap: the lab's root; the rest: lab and tests.
-PACKAGES := python3-venv git mmdebstrap clang llvm libbpf1 libbpf-dev bpftool iproute2 ethtool \
-            openssh-client tcpdump podman uidmap debian-archive-keyring ca-certificates zstd
+# clang, libbpf and bpftool: the embedded switch; mmdebstrap: the lab's root; gcc and libseccomp: CRI-O; the rest:
+# lab and tests.
+PACKAGES := python3-venv git mmdebstrap clang llvm libbpf1 libbpf-dev bpftool gcc libc6-dev libseccomp-dev iproute2 \
+            ethtool openssh-client tcpdump podman uidmap debian-archive-keyring ca-certificates zstd
 SWITCH ?= 198.18.0.2:9559
 
 .PHONY: help
@@ -46,11 +47,11 @@ bench: install ## measure moves, and the same by hand: writes docs/results.md (u
 bench-pods: install ## the same for pods, in the Kubernetes lab: writes docs/results-pods.md (up to 15 minutes)
 	ansible-playbook playbooks/lab.yml -e lab=kubernetes
 	ansible-playbook playbooks/benchmark.yml -e '{"benchmark_lab": "kubernetes", "benchmark_command": "make bench-pods"}'
-ifdef FLOWFERRY_CRIO
+ifneq (,$(findstring crio,$(RUNTIMES)))
 	ansible-playbook playbooks/teardown.yml
-	ansible-playbook playbooks/lab.yml -e lab=kubernetes -e cluster_runtime=crio -e crio_binary=$(FLOWFERRY_CRIO)
+	ansible-playbook playbooks/lab.yml -e lab=kubernetes -e cluster_runtime=crio
 	ansible-playbook playbooks/benchmark.yml \
-	  -e '{"benchmark_lab": "crio", "benchmark_command": "make bench-pods FLOWFERRY_CRIO=/path/to/crio"}'
+	  -e '{"benchmark_lab": "crio", "benchmark_command": "make bench-pods RUNTIMES=containerd,crio"}'
 	ansible-playbook playbooks/teardown.yml
 endif
 

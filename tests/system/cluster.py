@@ -52,20 +52,24 @@ class ClusterLab(Lab):
 
     playbook_limit = 600  # the root is built at the first start
 
-    def __init__(self, number: int, state: Path | None = None, crio: str = "") -> None:
+    def __init__(self, number: int, state: Path | None = None, runtime: str = "containerd") -> None:
         super().__init__(number, state)
-        self.crio = crio
-        """The program of CRI-O, if the nodes are to run that; else they run containerd."""
+        self.runtime = runtime
+        """What the nodes run: containerd or crio."""
 
     @property
     def settings(self) -> dict[str, str]:
         """What playbooks/lab.yml is told."""
-        runtime = {"cluster_runtime": "crio", "crio_binary": self.crio} if self.crio else {}
-        return {"lab": "kubernetes", **runtime}
+        return {"lab": "kubernetes", "cluster_runtime": self.runtime}
+
+    @property
+    def crio(self) -> bool:
+        """Whether the nodes run CRI-O."""
+        return self.runtime == "crio"
 
     def start(self) -> None:
         """Bring the cluster up, and the pod on node1."""
-        for name in ("cri-tools" if self.crio else "containerd", "kubernetes"):
+        for name in (self.runtime, "cri-tools", "kubernetes"):
             kubectl.programs(name)
         self.playbook("lab.yml", **self.settings).must_succeed()
         self.playbook("demo_pod.yml").must_succeed()

@@ -26,8 +26,16 @@ OUTPUT = Path(__file__).resolve().parents[1] / "output"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m pods` chooses what needs a cluster, for which another lab is started."""
+    """`-m pods` chooses what needs a cluster, for which another lab is started.
+
+    With CRI-O runs what is marked each_runtime, unless RUNTIMES asks for the rest.
+    """
+    chosen = (os.environ.get("RUNTIMES") or "containerd").split(",")
     for item in items:
+        runtime = getattr(item, "callspec", None) and item.callspec.params.get("cluster")
+        if runtime not in (None, *chosen) and item.get_closest_marker("each_runtime") is None:
+            reason = "run: sudo make system RUNTIMES=containerd,crio"
+            item.add_marker(pytest.mark.skip(reason=reason))
         if isinstance(item, pytest.Function) and {"cluster", "dataplane"} & {*item.fixturenames}:
             item.add_marker("pods")
 
@@ -70,12 +78,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[ClusterLab]:
     container runtime, beside the lab above."""
     if os.geteuid() != 0:
         pytest.skip("run: sudo make system")
-    crio = os.environ.get("FLOWFERRY_CRIO", "") if request.param == "crio" else ""
-    if request.param == "crio" and not crio:
-        pytest.skip("run: sudo make system FLOWFERRY_CRIO=/path/to/crio")
     number = int(os.environ.get("FLOWFERRY_CLUSTER_LAB_ID") or "8")
     with tempfile.TemporaryDirectory(prefix="ff-cluster-") as state:
-        running = ClusterLab(number, Path(state), crio)
+        running = ClusterLab(number, Path(state), request.param)
         try:
             running.start()
             yield running

@@ -23,6 +23,7 @@ PHASES = ["prepare", "hold", "checkpoint", "transfer", "restore", "redirect", "r
 pytestmark = pytest.mark.timeout(900)
 
 
+@pytest.mark.each_runtime
 @pytest.mark.timeout(BUILD_LIMIT + 900 + 60 * MOVES)  # the first test waits for the build
 def test_moves_under_load_harm_nothing(cluster: ClusterLab, clients: list[TrafficClient]) -> None:
     before, sampler = cluster.run_id(), Sampler(cluster.number, "redis-server", "redis")

@@ -161,6 +161,7 @@ def test_a_copy_that_the_api_server_refuses_is_not_made(watch: Watch) -> None:
 # -- in the middle
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize(("end", "code"), [("source", "checkpoint"), ("destination", "restore")])
 def test_criu_refuses(watch: Watch, end: str, code: str) -> None:
     """It refuses established connections, as when its settings are missing on a node."""

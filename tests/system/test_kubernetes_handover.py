@@ -59,8 +59,7 @@ def _die_before_the_sandbox(workload: Workload, destination: str, told: Path) ->
     """The destination's container runtime stands still, so that the copy stays without a sandbox;
     and the keeper, which has said who it is, is killed as soon as the copy is in the cluster."""
     lab, uid = workload.lab, workload.pod["metadata"]["uid"]
-    runtime = "crio" if lab.crio else "containerd"
-    with lab.going_on(destination, runtime) as pause, ThreadPoolExecutor() as beside:
+    with lab.going_on(destination, lab.runtime) as pause, ThreadPoolExecutor() as beside:
         fault = f"transfer:{pause} && echo $PPID > {told}.new && mv {told}.new {told}"
         move = beside.submit(workload.move, destination, FLOWFERRY_FAULT=fault)
         wait_for(told.exists, "the keeper has come to the restore", 90)

@@ -50,6 +50,7 @@ def events_of_creation(workload: Workload) -> list[str]:
     ]
 
 
+@pytest.mark.each_runtime
 @pytest.mark.parametrize(("kind", "number"), [("StatefulSet", 102), ("Deployment", 103)])
 @pytest.mark.usefixtures("shared")
 def test_a_controllers_pod_moves(
@@ -181,6 +182,7 @@ def test_a_statefulsets_pod_that_cannot_be_restored_comes_back(
     assert cluster.leftovers() == {}
 
 
+@pytest.mark.each_runtime
 def test_containers_sidecars_and_what_is_between_them_move_together(
     cluster: ClusterLab, tmp_path: Path
 ) -> None:

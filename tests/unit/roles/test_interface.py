@@ -32,7 +32,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "install": "it comes as a package of the host, or as a layer of the lab",
         "scenario": "tried by kubernetes': alone it has no pods",
     },
-    "crio": {"scenario": "no registry of packages has a program that would do: docs/crio.md"},
     "kubernetes_pki": {
         "preflight": "its one task looks at everything before it writes",
         "install": "it makes files on the controller",
@@ -143,7 +142,8 @@ def test_scenarios_check_converge_repeat_and_use(scenario: str) -> None:
     if "side_effect" in sequence:
         assert sequence.index("check") < sequence.index("converge")
         assert sequence.index("verify") < sequence.index("side_effect")
-        assert (ROOT / "molecule" / scenario / "remove.yml").exists()
+        playbooks = load(ROOT / "molecule" / scenario / "molecule.yml")["ansible"]["playbooks"]
+        assert (ROOT / "molecule" / scenario / playbooks["side_effect"]).exists()
 
 
 @pytest.mark.parametrize("role", ROLES)
