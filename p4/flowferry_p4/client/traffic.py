@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .entries import Entry, Update
@@ -60,19 +61,35 @@ class Buffer:
         self._held: deque[Held] = deque()
         self._lock = threading.Lock()
         self._last_arrival = 0.0
+        self._pass_on: Callable[[Held], None] | None = None
 
     def add(self, payload: bytes, metadata: dict[str, int]) -> None:
         """Called in the session's stream thread for each packet-in."""
         with self._lock:
             self._last_arrival = time.monotonic()
+            held = Held(payload, metadata["ingress_port"], metadata["reason"], self._last_arrival)
+            if self._pass_on is not None:
+                # Whoever delivers waits for the stream, whose thread this is.
+                threading.Thread(target=self._pass_on, args=(held,), daemon=True).start()
+                return
             if self._bytes + len(payload) > self.budget:
                 self.overflow += 1
                 return
             self._bytes += len(payload)
             self.packets += 1
-            self._held.append(
-                Held(payload, metadata["ingress_port"], metadata["reason"], self._last_arrival)
-            )
+            self._held.append(held)
+
+    def begin(self) -> None:
+        """Keep what comes."""
+        with self._lock:
+            self._pass_on = None
+
+    def end(self, pass_on: Callable[[Held], None]) -> list[Held]:
+        """What is held; whatever still comes is passed on, each in a thread of its own."""
+        with self._lock:
+            self._pass_on = pass_on
+            held, self._held, self._bytes = list(self._held), deque(), 0
+            return held
 
     def take(self, wanted: Callable[[Held], bool] = lambda _: True) -> list[Held]:
         """What is held and ``wanted``; the rest stays, in its order."""
@@ -135,6 +152,7 @@ class EndpointTraffic:
     def listen(self) -> None:
         """Have what is held come here. To begin with that takes a round trip, before the hold."""
         if self._action == "buffer":
+            self.buffer.begin()
             self.session.on_packet(self.buffer.add)
 
     def hold_ingress(self) -> None:
@@ -217,7 +235,8 @@ class EndpointTraffic:
     def finish_release(self, heard_until: dict[int, float]) -> None:
         """Packets that the switch took before the entries went are still on their way to us.
 
-        Perhaps the first for a long while is among them, as the copy may answer at that moment.
+        Perhaps the first for a long while is among them, as the copy may answer at that moment. On
+        a busy machine one may come later than is waited for, and is delivered all the same.
         """
         deadline = self.released_at + _SETTLED
         while (now := time.monotonic()) < deadline:
@@ -225,7 +244,13 @@ class EndpointTraffic:
                 break
             self._deliver(self.buffer.take(), heard_until)
             time.sleep(0.001)
-        self._deliver(self.buffer.take(), heard_until)
+        self._deliver(
+            self.buffer.end(lambda late: self._deliver_late(late, heard_until)), heard_until
+        )
+
+    def _deliver_late(self, late: Held, heard_until: dict[int, float]) -> None:
+        with suppress(P4Error):  # the session may be over, or the switch gone; nobody waits for it
+            self._deliver([late], heard_until)
 
     def _deliver(self, held: list[Held], heard_until: dict[int, float]) -> None:
         """Where anybody is heard, with the answers that come while this is under way."""

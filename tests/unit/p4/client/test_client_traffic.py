@@ -120,6 +120,23 @@ def test_an_answer_that_comes_when_the_hold_has_ended_is_delivered() -> None:
     assert switch.sent == [b"request", b"answer"]
 
 
+def test_a_packet_that_comes_after_all_waiting_is_delivered() -> None:
+    """On a busy machine the switch tells late of what it took before the hold ended."""
+    switch, traffic = held_endpoint(busy=False)
+    traffic.release({DESTINATION: math.inf})
+    assert switch.sent == []
+    switch.arrive(b"late request", REASON_TO, 3)
+    switch.arrive(b"of a third, late", REASON_FROM, 7)
+    switch.arrive(b"late answer", REASON_FROM, DESTINATION)
+    deadline = time.monotonic() + 10
+    while len(switch.sent) < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert sorted(switch.sent) == [b"late answer", b"late request"]
+    traffic.hold_ingress()
+    switch.arrive(b"in the next hold", REASON_TO, 3)
+    assert [held.payload for held in traffic.buffer.take()] == [b"in the next hold"]
+
+
 def test_answers_do_not_wait_for_all_requests() -> None:
     """Whoever asked first is answered while the others' requests are delivered."""
     switch, traffic = held_endpoint(busy=False)
