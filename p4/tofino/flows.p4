@@ -8,17 +8,18 @@
 // flow's first packet when it is this flow's already, or when its owner was silent for a while;
 // otherwise the flow is not remembered, and goes by its bucket.
 
-Register<owner_t, bit<16>>(65536) flow_owners;
-Register<bit<16>, bit<16>>(65536) flow_services;
-Register<bit<16>, bit<16>>(65536) flow_backends;
-Register<owner_t, bit<16>>(32768) visitor_owners;
+Register<owner_t, bit<16>>(32768) flow_owners;
+Register<bit<16>, bit<16>>(32768) flow_services;
+Register<bit<16>, bit<16>>(32768) flow_backends;
+Register<bit<32>, bit<16>>(32768) visitor_times;
+Register<bit<32>, bit<16>>(32768) visitor_owners;
 Register<bit<16>, bit<16>>(32768) visitor_backends;
 
-// In units of 2^21 nanoseconds, 2.1 milliseconds: two minutes.
-const bit<32> TOFINO_IDLE = 57220;
+// In units of 2^16 nanoseconds, 66 microseconds: two minutes.
+const bit<32> TOFINO_IDLE = 1831055;
 
 @hidden action read_clock() {
-    local.now = (bit<32>) from_parser.global_tstamp[47:21];
+    local.now = from_parser.global_tstamp[47:16];
 }
 
 Hash<bit<32>>(HashAlgorithm_t.CRC32) flow_hash;
@@ -26,39 +27,31 @@ Hash<bit<32>>(HashAlgorithm_t.CRC32) flow_hash_ipv6;
 Hash<bit<32>>(HashAlgorithm_t.CRC32) visitor_hash;
 Hash<bit<32>>(HashAlgorithm_t.CRC32) visitor_hash_ipv6;
 
-// Answers, and packets of a flow that has begun.
-RegisterAction<owner_t, bit<16>, bit<8>>(flow_owners) meet_flow = {
-    void apply(inout owner_t cell, out bit<8> found) {
-        found = CELL_TAKEN;
+RegisterAction<owner_t, bit<16>, bit<1>>(flow_owners) meet_flow = {
+    void apply(inout owner_t cell, out bit<1> is_own, out bit<1> is_old) {
+        is_own = 0;
+        is_old = 0;
         if (cell.flow == local.flow) {
-            cell.time = local.now;
-            found = CELL_OWN;
-        } else if (local.now - cell.time > TOFINO_IDLE) {
+            is_own = 1;
+        }
+        if (cell.time == 0 || local.now - cell.time > TOFINO_IDLE) {
+            is_old = 1;
+        }
+        if (cell.flow == local.flow || cell.time == 0
+            || local.now - cell.time > TOFINO_IDLE)
+        {
             cell.flow = local.flow;
             cell.time = local.now;
-            found = CELL_CLAIMED;
         }
     }
 };
 
-// A connection that begins, and a flow to a backend's own address.
-RegisterAction<owner_t, bit<16>, bit<8>>(flow_owners) begin_flow = {
-    void apply(inout owner_t cell, out bit<8> found) {
-        found = CELL_TAKEN;
-        if (cell.flow == local.flow || local.now - cell.time > TOFINO_IDLE) {
-            cell.flow = local.flow;
-            cell.time = local.now;
-            found = CELL_CLAIMED;
-        }
-    }
-};
-
-RegisterAction<owner_t, bit<16>, bit<8>>(flow_owners) look_for_flow = {
-    void apply(inout owner_t cell, out bit<8> found) {
-        found = CELL_TAKEN;
+RegisterAction<owner_t, bit<16>, bit<1>>(flow_owners) look_for_flow = {
+    void apply(inout owner_t cell, out bit<1> is_own) {
+        is_own = 0;
         if (cell.flow == local.flow) {
+            is_own = 1;
             cell.time = local.now;
-            found = CELL_OWN;
         }
     }
 };
@@ -89,17 +82,30 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(flow_backends) note_backend = {
     }
 };
 
-RegisterAction<owner_t, bit<16>, bit<8>>(visitor_owners) meet_visitor = {
-    void apply(inout owner_t cell, out bit<8> found) {
-        found = CELL_TAKEN;
-        if (cell.flow == local.visitor && local.now - cell.time <= local.visitor_time) {
-            cell.time = local.now;
-            found = CELL_OWN;
-        } else if (local.now - cell.time > local.visitor_time) {
-            cell.flow = local.visitor;
-            cell.time = local.now;
-            found = CELL_CLAIMED;
+// Whose a client's cell is and when that last came are two registers: one compares with two values
+// of a packet at most. So the time is that of whoever came last.
+RegisterAction<bit<32>, bit<16>, bit<1>>(visitor_times) hear_visitor = {
+    void apply(inout bit<32> cell, out bit<1> is_old) {
+        is_old = 0;
+        if (cell == 0 || local.now - cell > local.visitor_time) {
+            is_old = 1;
         }
+        cell = local.now;
+    }
+};
+
+RegisterAction<bit<32>, bit<16>, bit<1>>(visitor_owners) meet_visitor = {
+    void apply(inout bit<32> cell, out bit<1> is_own) {
+        is_own = 0;
+        if (cell == local.visitor) {
+            is_own = 1;
+        }
+    }
+};
+
+RegisterAction<bit<32>, bit<16>, bit<1>>(visitor_owners) claim_visitor = {
+    void apply(inout bit<32> cell) {
+        cell = local.visitor;
     }
 };
 

@@ -31,9 +31,11 @@ control ingress(
         local.decided = true;
     }
 
+    // Counted at the end, as the chip reaches a counter from one place.
     @hidden action refuse(bit<8> reason) {
         drop();
-        dropped.count(reason);
+        local.drop_reason = reason;
+        local.counted = true;
     }
 
     // -- guard: after a migration the source may not be dead yet, but it is not heard any more --
@@ -84,7 +86,7 @@ control ingress(
         local.service_id = service_id;
         local.bucket_count = bucket_count;
         local.client_time = client_time;
-        local.visitor_time = (bit<32>) client_time << 10;   // in units of 2^21 nanoseconds
+        local.visitor_time = (bit<32>) client_time;
         local.remembered = true;
     }
 
@@ -214,6 +216,7 @@ control ingress(
     }
 
 #include "flows.p4"
+#include "cells.p4"
 
     // -- hold: nothing reaches the endpoint, nothing leaves it, nothing is lost -----------------
 
@@ -249,10 +252,14 @@ control ingress(
         size = 1024;
     }
 
-    @hidden action send_up(bit<7> reason) {
+    // Two actions: both fields are in one container, and an action writes one from one source.
+    @hidden action tell_reason(bit<7> reason) {
         hdr.packet_in.setValid();
-        hdr.packet_in.ingress_port = intrinsic.ingress_port;
         hdr.packet_in.reason = reason;
+    }
+
+    @hidden action send_up() {
+        hdr.packet_in.ingress_port = intrinsic.ingress_port;
         for_traffic_manager.ucast_egress_port = TOFINO_CPU_PORT;
         local.decided = true;
     }
@@ -406,7 +413,7 @@ control ingress(
         local.source = hdr.ipv4.source;
         local.destination = hdr.ipv4.destination;
         local.protocol = hdr.ipv4.protocol;
-        local.fragmented = hdr.ipv4.more_fragments == 1;
+        local.fragmented = (bool) hdr.ipv4.more_fragments;
     }
 
     @hidden action read_flow_ipv6() {
@@ -473,6 +480,8 @@ control ingress(
         local.decided = true;
     }
 
+#include "validity.p4"
+
     apply {
         if (hdr.packet_out.isValid()) {
             if (hdr.packet_out.past_hold == 0) {
@@ -483,41 +492,30 @@ control ingress(
             hdr.packet_out.setInvalid();
         }
 
+        if (hdr.ipv6.isValid()) {
+            scope_of_source.apply();
+            scope_of_destination.apply();
+        }
+
         // What this program does not forward at all. Reading what the parser says has the chip leave
         // it to the program what is too short.
         if (!local.decided && from_parser.parser_err != PARSER_ERROR_OK && !hdr.ethernet.isValid()) {
             refuse(DROP_MALFORMED);
         } else if (!local.decided) {
             if (hdr.arp.isValid()) {
-                // Whoever announces or probes an address asks about himself: an answer would tell
-                // him that somebody else has it.
-                if (local.past_hold
-                    || hdr.arp.operation != ARP_REQUEST
-                    || hdr.arp.hardware_type != ARP_HARDWARE_ETHERNET
-                    || hdr.arp.protocol_type != ETHERTYPE_IPV4
-                    || hdr.arp.hardware_length != 6
-                    || hdr.arp.protocol_length != 4
-                    || hdr.arp.sender == 0
-                    || hdr.arp.sender == hdr.arp.target)
-                {
+                compare_arp();
+                asks_by_arp.apply();
+                if (local.refused) {
                     refuse(DROP_ARP);
                 } else if (!arp.apply().hit) {
                     refuse(DROP_ARP);
                 }
                 local.decided = true;
             } else if (hdr.neighbor.isValid()) {
-                // Without a sender it is a probe for a duplicate; with another hop limit than 255
-                // it comes from another link. Other options than the link's address are not known.
-                if (local.past_hold
-                    || hdr.ipv6.hop_limit != 255
-                    || hdr.neighbor.code != 0
-                    || hdr.ipv6.source == 0
-                    || hdr.ipv6.source == hdr.neighbor.target
-                    || (hdr.link_address.isValid()
-                        && (hdr.link_address.type != OPTION_SOURCE_LINK
-                            || hdr.link_address.length != 1))
-                    || (!hdr.link_address.isValid() && hdr.ipv6.payload_length != 24))
-                {
+                compare_neighbor();
+                is_neighbor_itself.apply();
+                asks_by_ndp.apply();
+                if (local.refused) {
                     refuse(DROP_NDP);
                 } else if (!ndp.apply().hit) {
                     refuse(DROP_NDP);
@@ -550,12 +548,7 @@ control ingress(
                     || (hdr.ipv6.next_header == PROTOCOL_ICMPV6 && !hdr.icmpv6.isValid()))
                 {
                     refuse(DROP_MALFORMED);
-                } else if (hdr.ipv6.source[127:118] == LINK_LOCAL
-                    || hdr.ipv6.destination[127:118] == LINK_LOCAL
-                    || hdr.ipv6.source[127:120] == MULTICAST
-                    || hdr.ipv6.destination[127:120] == MULTICAST
-                    || hdr.ipv6.source == 0)
-                {
+                } else if (local.out_of_scope) {
                     refuse(DROP_SCOPE);
                 }
             } else if (hdr.ethernet.isValid()
@@ -616,7 +609,9 @@ control ingress(
 
             if (local.remembered) {
                 read_clock();
-                local.begins = hdr.tcp.isValid() && (hdr.tcp.flags & 0x12) == 0x02;
+                if (hdr.tcp.isValid() && (hdr.tcp.flags & 0x12) == 0x02) {
+                    local.begins = true;
+                }
                 if (hdr.ipv4.isValid()) {
                     if (!local.answer) {
                         client_is_source();
@@ -629,10 +624,8 @@ control ingress(
                 } else {
                     if (!local.answer) {
                         client_is_source_ipv6();
-                    } else if (hdr.ipv6.destination == HAIRPIN_IPV6) {
-                        client_is_itself_ipv6();
                     } else {
-                        client_is_destination_ipv6();
+                        is_for_hairpin_ipv6.apply();
                     }
                     hash_flow_ipv6();
                 }
@@ -644,37 +637,29 @@ control ingress(
                     } else {
                         hash_visitor_ipv6();
                     }
-                    local.visitor_cell = meet_visitor.execute(local.visitor[14:0] ++ 1w0);
-                    if (local.visitor_cell == CELL_OWN) {
-                        local.cell_backend = recall_visitor.execute(local.visitor[14:0] ++ 1w0);
-                        local.returning = true;
-                    } else if (local.visitor_cell == CELL_CLAIMED) {
-                        note_visitor.execute(local.visitor[14:0] ++ 1w0);
-                    }
+                    scale_visitor_time();
+                    hear();
+                    visitor_cell.apply();
+                    visitor_backend.apply();
                 }
 
-                if (local.answer) {
-                    local.cell = look_for_flow.execute(local.flow[15:0]);
-                } else if (local.begins || local.direct) {
-                    local.cell = begin_flow.execute(local.flow[15:0]);
-                } else {
-                    local.cell = meet_flow.execute(local.flow[15:0]);
+                flow_cell.apply();
+                // What begins, and what goes to a backend's own address, is noted anew.
+                if (local.begins || local.direct) {
+                    if (local.cell_is_own == 1 || local.cell_is_old == 1) {
+                        local.noted = true;
+                    }
+                } else if (local.cell_is_own == 1) {
+                    local.own = true;
+                } else if (local.cell_is_old == 1) {
+                    local.noted = true;
                 }
-                if (local.cell == CELL_OWN) {
-                    local.cell_service = recall_service.execute(local.flow[15:0]);
-                    local.cell_backend = recall_backend.execute(local.flow[15:0]);
-                } else if (local.cell == CELL_CLAIMED) {
-                    note_service.execute(local.flow[15:0]);
-                    note_backend.execute(local.flow[15:0]);
-                }
-                if (local.cell == CELL_OWN && local.served
-                    && local.cell_service == local.service_id)
-                {
+                flow_service.apply();
+                flow_backend.apply();
+                if (local.own && local.served && local.cell_service == local.service_id) {
                     local.recalled = true;
                 }
-                if (local.answer && local.cell == CELL_OWN
-                    && local.cell_backend == local.backend_id)
-                {
+                if (local.answer && local.own && local.cell_backend == local.backend_id) {
                     local.service_id = local.cell_service;
                     local.recalled = true;
                 }
@@ -705,7 +690,8 @@ control ingress(
                 hold_to_ipv6.apply();
             }
             if (local.held) {
-                send_up(HELD_TO);
+                tell_reason(HELD_TO);
+                send_up();
             } else if (local.decided) {
                 refuse(DROP_HELD);
             } else {
@@ -715,7 +701,8 @@ control ingress(
                     hold_from_ipv6.apply();
                 }
                 if (local.held) {
-                    send_up(HELD_FROM);
+                    tell_reason(HELD_FROM);
+                    send_up();
                 } else if (local.decided) {
                     refuse(DROP_HELD);
                 }
@@ -751,11 +738,11 @@ control ingress(
                 }
             } else if (local.remembered && local.served) {
                 if (hdr.ipv4.isValid()) {
-                    if (local.destination == hdr.ipv4.source) {
-                        hairpin();
-                    }
-                } else if (local.destination_ipv6 == hdr.ipv6.source) {
-                    hairpin_ipv6();
+                    compare_hairpin();
+                    hairpins.apply();
+                } else {
+                    compare_hairpin_ipv6();
+                    hairpins_ipv6.apply();
                 }
             }
             if (local.translated) {
@@ -786,6 +773,9 @@ control ingress(
             } else {
                 count_hop_ipv6();
             }
+        }
+        if (local.counted) {
+            dropped.count(local.drop_reason);
         }
         for_traffic_manager.bypass_egress = 1;
     }

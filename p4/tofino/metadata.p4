@@ -9,11 +9,6 @@
 // The port of the switch's own processor. CPU_PORT, 510, is that of software switches.
 const port_t TOFINO_CPU_PORT = 0;
 
-// What a flow's cell has said.
-const bit<8> CELL_TAKEN   = 0;   // by another flow
-const bit<8> CELL_OWN     = 1;
-const bit<8> CELL_CLAIMED = 2;   // from now on
-
 // A cell of a register: whose it is, and when that last spoke.
 struct owner_t {
     bit<32> flow;
@@ -37,6 +32,8 @@ struct local_t {
     bool             answer;
     bool             remembered;
     bool             begins;             // a first packet of TCP
+    bool             own;                // its cell is the flow's
+    bool             noted;              // from now on
     bool             recalled;
     bool             kept;
     bool             returning;
@@ -54,11 +51,21 @@ struct local_t {
     ipv6_address_t   client_ipv6;
     transport_port_t client_port;
     bit<32>          flow;
-    bit<8>           cell;
+    bit<1>           cell_is_own;
+    bit<1>           cell_is_old;
     bit<32>          visitor;
-    bit<8>           visitor_cell;
+    bit<1>           visitor_is_old;
+    bit<1>           visitor_is_own;
     bit<32>          visitor_time;
     bit<32>          now;
+    bit<32>          difference;
+    bit<128>         difference_ipv6;
+    bool             is_same;
+    bool             no_source;
+    bool             out_of_scope;
+    bool             refused;
+    bit<8>           drop_reason;
+    bool             counted;
     bool             past_hold;
     bool             held;
     bool             decided;
