@@ -5,11 +5,11 @@
 // the program's own, and clients have no use for them.
 
 @hidden action look() {
-    local.cell_is_own = look_for_flow.execute(1w0 ++ local.flow[14:0]);
+    local.cell = look_for_flow.execute(1w0 ++ local.flow[14:0]);
 }
 
 @hidden action meet() {
-    local.cell_is_own = meet_flow.execute(1w0 ++ local.flow[14:0], local.cell_is_old);
+    local.cell = meet_flow.execute(1w0 ++ local.flow[14:0]);
 }
 
 @hidden table flow_cell {
@@ -18,6 +18,37 @@
     const default_action = NoAction();
     const entries = { true : look(); false : meet(); }
     size = 2;
+}
+
+// What begins, and what goes to a backend's own address, is noted anew; so is what finds a cell that
+// nobody has, or nobody needs any more.
+@hidden action is_own() {
+    local.own = true;
+}
+
+@hidden action is_noted() {
+    local.noted = true;
+}
+
+@hidden table cell_owner {
+    key = {
+        local.cell   : ternary;
+        local.begins : ternary;
+        local.direct : ternary;
+        local.answer : ternary;
+    }
+    actions = { is_own; is_noted; NoAction; }
+    const default_action = NoAction();
+    const entries = {
+        (0 &&& CELL_OWN, _, _, true)   : NoAction();
+        (_, _, _, true)                : is_own();
+        (CELL_OTHERS, _, _, _)         : NoAction();
+        (0 &&& CELL_OWN, _, _, _)      : is_noted();
+        (_, true, _, _)                : is_noted();
+        (_, _, true, _)                : is_noted();
+        (_, _, _, _)                   : is_own();
+    }
+    size = 8;
 }
 
 @hidden action recall_the_service() {
@@ -60,6 +91,10 @@
 
 @hidden action scale_visitor_time() {
     local.visitor_time = local.visitor_time << 15;   // to units of 2^16 nanoseconds
+}
+
+@hidden action date_visitor() {
+    local.visitor_oldest = local.now - local.visitor_time;
 }
 
 @hidden action hear() {

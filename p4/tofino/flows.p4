@@ -27,32 +27,32 @@ Hash<bit<32>>(HashAlgorithm_t.CRC32) flow_hash_ipv6;
 Hash<bit<32>>(HashAlgorithm_t.CRC32) visitor_hash;
 Hash<bit<32>>(HashAlgorithm_t.CRC32) visitor_hash_ipv6;
 
-RegisterAction<owner_t, bit<16>, bit<1>>(flow_owners) meet_flow = {
-    void apply(inout owner_t cell, out bit<1> is_own, out bit<1> is_old) {
-        is_own = 0;
-        is_old = 0;
-        if (cell.flow == local.flow) {
-            is_own = 1;
-        }
-        if (cell.time == 0 || local.now - cell.time > TOFINO_IDLE) {
-            is_old = 1;
-        }
+// What a cell says is one of 16 bits, by which of up to four comparisons hold: the chip puts out
+// nothing else of them.
+RegisterAction<owner_t, bit<16>, bit<16>>(flow_owners) meet_flow = {
+    void apply(inout owner_t cell, out bit<16> found) {
         if (cell.flow == local.flow || cell.time == 0
             || local.now - cell.time > TOFINO_IDLE)
         {
             cell.flow = local.flow;
             cell.time = local.now;
         }
+        found = this.predicate(
+            cell.flow == local.flow,
+            cell.time == 0,
+            local.now - cell.time > TOFINO_IDLE);
     }
 };
 
-RegisterAction<owner_t, bit<16>, bit<1>>(flow_owners) look_for_flow = {
-    void apply(inout owner_t cell, out bit<1> is_own) {
-        is_own = 0;
+RegisterAction<owner_t, bit<16>, bit<16>>(flow_owners) look_for_flow = {
+    void apply(inout owner_t cell, out bit<16> found) {
         if (cell.flow == local.flow) {
-            is_own = 1;
             cell.time = local.now;
         }
+        found = this.predicate(
+            cell.flow == local.flow,
+            cell.time == 0,
+            local.now - cell.time > TOFINO_IDLE);
     }
 };
 
@@ -87,7 +87,7 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(flow_backends) note_backend = {
 RegisterAction<bit<32>, bit<16>, bit<1>>(visitor_times) hear_visitor = {
     void apply(inout bit<32> cell, out bit<1> is_old) {
         is_old = 0;
-        if (cell == 0 || local.now - cell > local.visitor_time) {
+        if (cell == 0 || (int<32>) (cell - local.visitor_oldest) < 0) {
             is_old = 1;
         }
         cell = local.now;
@@ -128,7 +128,7 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(visitor_backends) note_visitor = {
 }
 
 @hidden action client_is_source_ipv6() {
-    local.client_ipv6 = hdr.ipv6.source;
+    local.client_ipv6 = local.source_ipv6;
     local.client_port = local.source_port;
 }
 
@@ -138,7 +138,7 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(visitor_backends) note_visitor = {
 }
 
 @hidden action client_is_destination_ipv6() {
-    local.client_ipv6 = hdr.ipv6.destination;
+    local.client_ipv6 = local.destination_ipv6;
     local.client_port = local.destination_port;
 }
 
@@ -150,9 +150,9 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(visitor_backends) note_visitor = {
 }
 
 @hidden action client_is_itself_ipv6() {
-    local.client_ipv6 = hdr.ipv6.source;
+    local.client_ipv6 = local.source_ipv6;
     local.client_port = local.destination_port;
-    local.destination_ipv6 = hdr.ipv6.source;
+    local.destination_ipv6 = local.source_ipv6;
     local.translated = true;
 }
 
@@ -165,9 +165,9 @@ RegisterAction<bit<16>, bit<16>, bit<16>>(visitor_backends) note_visitor = {
 }
 
 @hidden action hash_visitor() {
-    local.visitor = visitor_hash.get({ local.client, local.service_id });
+    local.visitor = visitor_hash.get({ hdr.ipv4.source, local.service_id });
 }
 
 @hidden action hash_visitor_ipv6() {
-    local.visitor = visitor_hash_ipv6.get({ local.client_ipv6, local.service_id });
+    local.visitor = visitor_hash_ipv6.get({ local.source_ipv6, local.service_id });
 }

@@ -38,6 +38,18 @@ control ingress(
         local.counted = true;
     }
 
+    @hidden action note_guard() {
+        local.drop_reason = DROP_GUARD;
+        local.counted = true;
+        local.guarded = true;
+    }
+
+    // Why a table has said drop.
+    @hidden action note(bit<8> reason) {
+        local.drop_reason = reason;
+        local.counted = true;
+    }
+
     // -- guard: after a migration the source may not be dead yet, but it is not heard any more --
 
     table guard {
@@ -128,7 +140,7 @@ control ingress(
 
     table service_ipv6 {
         key = {
-            hdr.ipv6.destination:  exact @name("address");
+            local.destination_ipv6:  exact @name("address");
             local.protocol:         exact @name("protocol");
             local.destination_port: exact @name("port");
         }
@@ -202,8 +214,8 @@ control ingress(
 
     @hidden action choose_bucket_ipv6() {
         local.bucket = bucket_hash_ipv6.get({
-            hdr.ipv6.source,
-            hdr.ipv6.destination,
+            local.source_ipv6,
+            local.destination_ipv6,
             local.protocol,
             local.bucket_port,
             local.destination_port
@@ -258,10 +270,13 @@ control ingress(
         hdr.packet_in.reason = reason;
     }
 
+    // The route's entry has been looked up beside: what it says of links is said again when the packet
+    // is let go.
     @hidden action send_up() {
         hdr.packet_in.ingress_port = intrinsic.ingress_port;
         for_traffic_manager.ucast_egress_port = TOFINO_CPU_PORT;
-        local.decided = true;
+        for_deparser.drop_ctl = 0;
+        local.forwarded = false;
     }
 
     // -- reply: answers of a backend come from the virtual address ------------------------------
@@ -302,7 +317,7 @@ control ingress(
 
     table reply_ipv6 {
         key = {
-            hdr.ipv6.source:  exact @name("address");
+            local.source_ipv6:  exact @name("address");
             local.protocol:    exact @name("protocol");
             local.source_port: exact @name("port");
         }
@@ -347,14 +362,14 @@ control ingress(
         key = { local.destination: lpm @name("destination"); }
         actions = { forward; forward_outside; drop; }
         default_action = drop();
-        size = 16384;
+        size = 4096;
     }
 
     table route_ipv6 {
         key = { local.destination_ipv6: lpm @name("destination"); }
         actions = { forward; forward_outside; drop; }
         default_action = drop();
-        size = 16384;
+        size = 2048;
     }
 
     @hidden action count_hop() {
@@ -422,7 +437,9 @@ control ingress(
         local.protocol = hdr.ipv6.next_header;
     }
 
-    @hidden action read_ipv6_fragment() {
+    @hidden action read_fragment_ipv6() {
+        local.source_ipv6 = hdr.ipv6.source;
+        local.destination_ipv6 = hdr.ipv6.destination;
         local.protocol = hdr.ipv6_fragment.next_header;
         local.fragmented = true;
     }
@@ -482,6 +499,9 @@ control ingress(
 
 #include "validity.p4"
 
+    // What does not depend on each other stands side by side, not in the order of p4/program: the chip
+    // has 20 stages, and each decision that waits for another one takes its own. What is refused goes
+    // on through the tables, changes nothing that is remembered, and is dropped at the end.
     apply {
         if (hdr.packet_out.isValid()) {
             if (hdr.packet_out.past_hold == 0) {
@@ -492,54 +512,79 @@ control ingress(
             hdr.packet_out.setInvalid();
         }
 
-        if (hdr.ipv6.isValid()) {
+        read_clock();
+        if (hdr.tcp.isValid() && (hdr.tcp.flags & 0x12) == 0x02) {
+            local.begins = true;
+        }
+        if (hdr.ipv4.isValid()) {
+            read_flow();
+        } else if (hdr.ipv6.isValid()) {
             scope_of_source.apply();
             scope_of_destination.apply();
+            if (hdr.ipv6_fragment.isValid()) {
+                read_fragment_ipv6();
+            } else {
+                read_flow_ipv6();
+            }
+        }
+        if (hdr.tcp.isValid()) {
+            read_tcp_ports();
+        } else if (hdr.udp.isValid()) {
+            read_udp_ports();
         }
 
-        // What this program does not forward at all. Reading what the parser says has the chip leave
-        // it to the program what is too short.
-        if (!local.decided && from_parser.parser_err != PARSER_ERROR_OK && !hdr.ethernet.isValid()) {
-            refuse(DROP_MALFORMED);
-        } else if (!local.decided) {
-            if (hdr.arp.isValid()) {
+        if (!local.decided) {
+            if (!local.past_hold) {
+                if (hdr.ipv4.isValid()) {
+                    if (guard.apply().hit) {
+                        note_guard();
+                    }
+                } else if (hdr.ipv6.isValid()) {
+                    if (guard_ipv6.apply().hit) {
+                        note_guard();
+                    }
+                }
+            }
+
+            // What this program does not forward at all. Reading what the parser says has the chip
+            // leave it to the program what is too short.
+            if (from_parser.parser_err != PARSER_ERROR_OK && !hdr.ethernet.isValid()) {
+                refuse(DROP_MALFORMED);
+            } else if (hdr.arp.isValid()) {
                 compare_arp();
                 asks_by_arp.apply();
                 if (local.refused) {
                     refuse(DROP_ARP);
-                } else if (!arp.apply().hit) {
+                } else if (arp.apply().hit) {
+                    local.decided = true;
+                } else {
                     refuse(DROP_ARP);
                 }
-                local.decided = true;
             } else if (hdr.neighbor.isValid()) {
                 compare_neighbor();
                 is_neighbor_itself.apply();
                 asks_by_ndp.apply();
                 if (local.refused) {
                     refuse(DROP_NDP);
-                } else if (!ndp.apply().hit) {
+                } else if (ndp.apply().hit) {
+                    local.decided = true;
+                } else {
                     refuse(DROP_NDP);
                 }
-                local.decided = true;
             } else if (hdr.ipv4.isValid()) {
                 if (hdr.ipv4.version != 4 || hdr.ipv4.header_words < 5) {
                     refuse(DROP_MALFORMED);
                 } else if (hdr.ipv4.header_words > 5) {
                     refuse(DROP_OPTIONS);
+                } else if (hdr.ipv4.fragment_offset == 0
+                    && ((hdr.ipv4.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
+                        || (hdr.ipv4.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
+                {
+                    refuse(DROP_MALFORMED);
                 } else {
-                    read_flow();
-                    if (hdr.ipv4.fragment_offset == 0
-                        && ((hdr.ipv4.protocol == PROTOCOL_TCP && !hdr.tcp.isValid())
-                            || (hdr.ipv4.protocol == PROTOCOL_UDP && !hdr.udp.isValid())))
-                    {
-                        refuse(DROP_MALFORMED);
-                    }
+                    local.proceeds = true;
                 }
             } else if (hdr.ipv6.isValid()) {
-                read_flow_ipv6();
-                if (hdr.ipv6_fragment.isValid()) {
-                    read_ipv6_fragment();
-                }
                 if (hdr.ipv6.version != 6
                     || (hdr.ipv6.next_header == EXTENSION_FRAGMENT && !hdr.ipv6_fragment.isValid())
                     || ((!hdr.ipv6_fragment.isValid() || hdr.ipv6_fragment.offset == 0)
@@ -548,11 +593,12 @@ control ingress(
                     || (hdr.ipv6.next_header == PROTOCOL_ICMPV6 && !hdr.icmpv6.isValid()))
                 {
                     refuse(DROP_MALFORMED);
-                } else if (local.out_of_scope) {
+                } else if (local.from_out_of_scope || local.to_out_of_scope) {
                     refuse(DROP_SCOPE);
+                } else {
+                    local.proceeds = true;
                 }
-            } else if (hdr.ethernet.isValid()
-                && hdr.ethernet.ether_type != ETHERTYPE_IPV4
+            } else if (hdr.ethernet.ether_type != ETHERTYPE_IPV4
                 && hdr.ethernet.ether_type != ETHERTYPE_IPV6
                 && hdr.ethernet.ether_type != ETHERTYPE_ARP)
             {
@@ -561,217 +607,179 @@ control ingress(
                 refuse(DROP_MALFORMED);
             }
         }
+        if (hdr.ipv4.isValid()) {
+            service.apply();
+        } else if (hdr.ipv6.isValid()) {
+            service_ipv6.apply();
+        }
+        if (!local.served && !local.direct) {
+            if (hdr.ipv4.isValid()) {
+                reply.apply();
+            } else if (hdr.ipv6.isValid()) {
+                reply_ipv6.apply();
+            }
+        }
 
-        if (!local.decided) {
-            if (hdr.tcp.isValid()) {
-                read_tcp_ports();
-            } else if (hdr.udp.isValid()) {
-                read_udp_ports();
+        if (local.served && local.bucket_count != 0) {
+            if (hdr.ipv4.isValid()) {
+                choose_bucket();
+            } else {
+                choose_bucket_ipv6();
+            }
+            limit_bucket();
+            bucket.apply();
+        }
+
+        if (local.client_time != 0) {
+            scale_visitor_time();
+            date_visitor();
+            if (hdr.ipv4.isValid()) {
+                hash_visitor();
+            } else {
+                hash_visitor_ipv6();
+            }
+        }
+        if (local.remembered) {
+            if (hdr.ipv4.isValid()) {
+                if (!local.answer) {
+                    client_is_source();
+                } else if (hdr.ipv4.destination == HAIRPIN) {
+                    client_is_itself();
+                } else {
+                    client_is_destination();
+                }
+                hash_flow();
+            } else {
+                if (!local.answer) {
+                    client_is_source_ipv6();
+                } else {
+                    is_for_hairpin_ipv6.apply();
+                }
+                hash_flow_ipv6();
+            }
+        }
+
+        if (local.remembered && local.proceeds && !local.guarded) {
+            // Where a client's new flow goes follows its last one.
+            if (local.client_time != 0 && local.begins) {
+                hear();
+                visitor_cell.apply();
+                visitor_backend.apply();
             }
 
+            flow_cell.apply();
+            cell_owner.apply();
+            flow_service.apply();
+            flow_backend.apply();
+            if (local.own && local.served && local.cell_service == local.service_id) {
+                local.recalled = true;
+            }
+            if (local.answer && local.own && local.cell_backend == local.backend_id) {
+                local.service_id = local.cell_service;
+                local.recalled = true;
+            }
+            if (local.served && (local.recalled || local.returning)) {
+                member.apply();
+                if (local.kept) {
+                    keep_backend();
+                }
+            }
+        }
+
+        if (local.served) {
+            if (hdr.ipv4.isValid()) {
+                backend.apply();
+            } else {
+                backend_ipv6.apply();
+            }
+        }
+
+        if (local.proceeds && !local.guarded) {
             if (!local.past_hold) {
                 if (hdr.ipv4.isValid()) {
-                    guard.apply();
+                    if (hold_to.apply().hit) {
+                        local.held_to = true;
+                    } else if (hold_from.apply().hit) {
+                        local.held_from = true;
+                    }
                 } else {
-                    guard_ipv6.apply();
-                }
-                if (local.decided) {
-                    refuse(DROP_GUARD);
-                }
-            }
-        }
-
-        if (!local.decided) {
-            if (hdr.ipv4.isValid()) {
-                service.apply();
-            } else {
-                service_ipv6.apply();
-            }
-            if (!local.served && !local.direct) {
-                if (hdr.ipv4.isValid()) {
-                    reply.apply();
-                } else {
-                    reply_ipv6.apply();
-                }
-            }
-
-            if (local.served) {
-                if (local.bucket_count != 0) {
-                    if (hdr.ipv4.isValid()) {
-                        choose_bucket();
-                    } else {
-                        choose_bucket_ipv6();
-                    }
-                    limit_bucket();
-                    bucket.apply();
-                }
-            }
-
-            if (local.remembered) {
-                read_clock();
-                if (hdr.tcp.isValid() && (hdr.tcp.flags & 0x12) == 0x02) {
-                    local.begins = true;
-                }
-                if (hdr.ipv4.isValid()) {
-                    if (!local.answer) {
-                        client_is_source();
-                    } else if (hdr.ipv4.destination == HAIRPIN) {
-                        client_is_itself();
-                    } else {
-                        client_is_destination();
-                    }
-                    hash_flow();
-                } else {
-                    if (!local.answer) {
-                        client_is_source_ipv6();
-                    } else {
-                        is_for_hairpin_ipv6.apply();
-                    }
-                    hash_flow_ipv6();
-                }
-
-                // Where a client's new flow goes follows its last one.
-                if (local.client_time != 0 && local.begins) {
-                    if (hdr.ipv4.isValid()) {
-                        hash_visitor();
-                    } else {
-                        hash_visitor_ipv6();
-                    }
-                    scale_visitor_time();
-                    hear();
-                    visitor_cell.apply();
-                    visitor_backend.apply();
-                }
-
-                flow_cell.apply();
-                // What begins, and what goes to a backend's own address, is noted anew.
-                if (local.begins || local.direct) {
-                    if (local.cell_is_own == 1 || local.cell_is_old == 1) {
-                        local.noted = true;
-                    }
-                } else if (local.cell_is_own == 1) {
-                    local.own = true;
-                } else if (local.cell_is_old == 1) {
-                    local.noted = true;
-                }
-                flow_service.apply();
-                flow_backend.apply();
-                if (local.own && local.served && local.cell_service == local.service_id) {
-                    local.recalled = true;
-                }
-                if (local.answer && local.own && local.cell_backend == local.backend_id) {
-                    local.service_id = local.cell_service;
-                    local.recalled = true;
-                }
-                if (local.served && (local.recalled || local.returning)) {
-                    member.apply();
-                    if (local.kept) {
-                        keep_backend();
+                    if (hold_to_ipv6.apply().hit) {
+                        local.held_to = true;
+                    } else if (hold_from_ipv6.apply().hit) {
+                        local.held_from = true;
                     }
                 }
             }
-
-            if (local.served) {
-                if (hdr.ipv4.isValid()) {
-                    backend.apply();
-                } else {
-                    backend_ipv6.apply();
-                }
-                if (!local.translated) {
-                    refuse(DROP_NO_BACKEND);
-                }
-            }
-        }
-
-        if (!local.decided && !local.past_hold) {
-            if (hdr.ipv4.isValid()) {
-                hold_to.apply();
-            } else {
-                hold_to_ipv6.apply();
-            }
-            if (local.held) {
-                tell_reason(HELD_TO);
-                send_up();
-            } else if (local.decided) {
-                refuse(DROP_HELD);
-            } else {
-                if (hdr.ipv4.isValid()) {
-                    hold_from.apply();
-                } else {
-                    hold_from_ipv6.apply();
-                }
-                if (local.held) {
-                    tell_reason(HELD_FROM);
-                    send_up();
-                } else if (local.decided) {
-                    refuse(DROP_HELD);
-                }
-            }
-        }
-
-        if (!local.decided) {
             if ((hdr.ipv4.isValid() && hdr.ipv4.ttl <= 1)
                 || (hdr.ipv6.isValid() && hdr.ipv6.hop_limit <= 1))
             {
-                refuse(DROP_TTL);
-            } else {
-                if (hdr.ipv4.isValid()) {
-                    route.apply();
-                } else {
-                    route_ipv6.apply();
-                }
-                if (local.decided) {
-                    refuse(DROP_NO_ROUTE);
-                }
+                local.expired = true;
             }
-        }
-
-        if (!local.decided) {
-            if (local.answer) {
-                if (local.outside && (!local.recalled || local.service_id == 0)) {
-                    choose_outside();
-                }
-                if (hdr.ipv4.isValid()) {
-                    virtual_address.apply();
-                } else {
-                    virtual_address_ipv6.apply();
-                }
-            } else if (local.remembered && local.served) {
-                if (hdr.ipv4.isValid()) {
-                    compare_hairpin();
-                    hairpins.apply();
-                } else {
-                    compare_hairpin_ipv6();
-                    hairpins_ipv6.apply();
-                }
-            }
-            if (local.translated) {
-                // Only the first fragment carries ports and checksum: translating it alone would
-                // tear the datagram apart. Behind options neither is known.
-                if (local.fragmented) {
-                    refuse(DROP_FRAGMENT);
-                } else if (local.extended) {
-                    refuse(DROP_OPTIONS);
-                } else {
-                    if (hdr.ipv4.isValid()) {
-                        write_addresses();
-                    } else {
-                        write_addresses_ipv6();
-                    }
-                    if (hdr.tcp.isValid()) {
-                        write_tcp_ports();
-                    } else if (hdr.udp.isValid()) {
-                        write_udp_ports();
-                    }
-                }
-            }
-        }
-
-        if (!local.decided) {
             if (hdr.ipv4.isValid()) {
-                count_hop();
+                route.apply();
             } else {
-                count_hop_ipv6();
+                route_ipv6.apply();
+            }
+
+            if (local.held) {
+                send_up();
+                if (local.held_to) {
+                    tell_reason(HELD_TO);
+                } else {
+                    tell_reason(HELD_FROM);
+                }
+            } else if (local.served && !local.translated) {
+                refuse(DROP_NO_BACKEND);
+            } else if (local.held_to || local.held_from) {
+                refuse(DROP_HELD);
+            } else if (local.expired) {
+                refuse(DROP_TTL);
+            } else if (!local.forwarded) {
+                note(DROP_NO_ROUTE);
+            } else {
+                if (local.answer) {
+                    if (local.outside && (!local.recalled || local.service_id == 0)) {
+                        choose_outside();
+                    }
+                    if (hdr.ipv4.isValid()) {
+                        virtual_address.apply();
+                    } else {
+                        virtual_address_ipv6.apply();
+                    }
+                } else if (local.remembered && local.served) {
+                    if (hdr.ipv4.isValid()) {
+                        compare_hairpin();
+                        hairpins.apply();
+                    } else {
+                        compare_hairpin_ipv6();
+                        hairpins_ipv6.apply();
+                    }
+                }
+                if (local.translated) {
+                    // Only the first fragment carries ports and checksum: translating it alone
+                    // would tear the datagram apart. Behind options neither is known.
+                    if (local.fragmented) {
+                        refuse(DROP_FRAGMENT);
+                    } else if (local.extended) {
+                        refuse(DROP_OPTIONS);
+                    } else {
+                        if (hdr.ipv4.isValid()) {
+                            write_addresses();
+                        } else {
+                            write_addresses_ipv6();
+                        }
+                        if (hdr.tcp.isValid()) {
+                            write_tcp_ports();
+                        } else if (hdr.udp.isValid()) {
+                            write_udp_ports();
+                        }
+                    }
+                }
+                if (hdr.ipv4.isValid()) {
+                    count_hop();
+                } else {
+                    count_hop_ipv6();
+                }
             }
         }
         if (local.counted) {

@@ -9,6 +9,11 @@
 // The port of the switch's own processor. CPU_PORT, 510, is that of software switches.
 const port_t TOFINO_CPU_PORT = 0;
 
+// What a flow's cell has said: bit N is set where N has bit 0 if the cell is the flow's own, bit 1 if
+// it was never anybody's, and bit 2 if its owner was silent for long. These are sets of such bits.
+const bit<16> CELL_OWN    = 0xaaaa;
+const bit<16> CELL_OTHERS = 0x0001;   // and needed
+
 // A cell of a register: whose it is, and when that last spoke.
 struct owner_t {
     bit<32> flow;
@@ -51,18 +56,24 @@ struct local_t {
     ipv6_address_t   client_ipv6;
     transport_port_t client_port;
     bit<32>          flow;
-    bit<1>           cell_is_own;
-    bit<1>           cell_is_old;
+    bit<16>          cell;
     bit<32>          visitor;
     bit<1>           visitor_is_old;
     bit<1>           visitor_is_own;
     bit<32>          visitor_time;
+    bit<32>          visitor_oldest;     // who has come before that is forgotten
     bit<32>          now;
     bit<32>          difference;
     bit<128>         difference_ipv6;
     bool             is_same;
     bool             no_source;
-    bool             out_of_scope;
+    bool             from_out_of_scope;
+    bool             to_out_of_scope;
+    bool             proceeds;           // it is to be forwarded, as far as itself tells
+    bool             guarded;
+    bool             held_to;
+    bool             held_from;
+    bool             expired;
     bool             refused;
     bit<8>           drop_reason;
     bool             counted;

@@ -18,7 +18,7 @@
 }
 
 @hidden action compare_hairpin_ipv6() {
-    local.difference_ipv6 = local.destination_ipv6 ^ hdr.ipv6.source;
+    local.difference_ipv6 = local.destination_ipv6 ^ local.source_ipv6;
 }
 
 @hidden action refuse_it() {
@@ -74,12 +74,16 @@
 }
 
 @hidden action is_out_of_scope() {
-    local.out_of_scope = true;
+    local.from_out_of_scope = true;
 }
 
 @hidden action is_unspecified() {
     local.no_source = true;
-    local.out_of_scope = true;
+    local.from_out_of_scope = true;
+}
+
+@hidden action leads_out_of_scope() {
+    local.to_out_of_scope = true;
 }
 
 @hidden table scope_of_source {
@@ -96,11 +100,11 @@
 
 @hidden table scope_of_destination {
     key = { hdr.ipv6.destination : ternary; }
-    actions = { is_out_of_scope; @defaultonly NoAction; }
+    actions = { leads_out_of_scope; @defaultonly NoAction; }
     const default_action = NoAction();
     const entries = {
-        0xfe800000000000000000000000000000 &&& 0xffc00000000000000000000000000000 : is_out_of_scope();
-        0xff000000000000000000000000000000 &&& 0xff000000000000000000000000000000 : is_out_of_scope();
+        0xfe800000000000000000000000000000 &&& 0xffc00000000000000000000000000000 : leads_out_of_scope();
+        0xff000000000000000000000000000000 &&& 0xff000000000000000000000000000000 : leads_out_of_scope();
     }
     size = 4;
 }
@@ -118,7 +122,7 @@
 }
 
 @hidden table is_for_hairpin_ipv6 {
-    key = { hdr.ipv6.destination : exact; }
+    key = { local.destination_ipv6 : exact; }
     actions = { client_is_itself_ipv6; client_is_destination_ipv6; }
     const default_action = client_is_destination_ipv6();
     const entries = { HAIRPIN_IPV6 : client_is_itself_ipv6(); }
