@@ -75,8 +75,11 @@ def find(pids: Iterable[int]) -> list[OpenFile]:
             info = Path(path).stat()
         except FileNotFoundError:  # closed and removed in the meantime
             continue
-        if stat.S_ISREG(info.st_mode):
-            shared = is_shared(_type_of(path, mounts))
+        kind = _type_of(path, mounts)
+        # Of itself a process may read there at any moment (Redis does, ten times a second), and
+        # every kernel has it.
+        if stat.S_ISREG(info.st_mode) and kind != "proc":
+            shared = is_shared(kind)
             found.append(
                 OpenFile(
                     path,

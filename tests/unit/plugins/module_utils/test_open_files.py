@@ -36,6 +36,12 @@ def test_a_file_that_is_read_stays(tmp_path: Path) -> None:
     assert found(path) is None, "it is closed"
 
 
+def test_what_a_process_reads_of_itself_is_nobody_s_business() -> None:
+    """Redis does so ten times a second; no other node has a file of that name."""
+    with Path("/proc/self/stat").open():
+        assert not [file for file in open_files.find([os.getpid()]) if "/proc/" in file.path]
+
+
 def test_a_file_that_is_mapped_for_writing_moves(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(bytes(4096))
