@@ -78,6 +78,7 @@ def assert_goes_on(client: RemoteClient, rounds: int, pids: list[int]) -> None:
             "thread": True,
             "memory": True,
             "pids": pids,
+            "own": pids[0],
         }
 
 

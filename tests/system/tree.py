@@ -2,8 +2,9 @@
 """A process tree with whatever a plain process can have open: python3 tree.py DIRECTORY.
 
 It has a thread, a child that it talks to by pipes, an appended log, a locked file, a mapped one,
-one that was deleted, sockets for TCP and UDP, and much memory, some of which its child shares. Each
-round uses all of them; what is asked over either socket is answered with what they say.
+one that was deleted, what the kernel says of it, sockets for TCP and UDP, and much memory, some of
+which its child shares. Each round uses all of them; what is asked over either socket is answered
+with what they say.
 """
 
 import fcntl
@@ -57,6 +58,8 @@ class Tree:
             self.mapped = mmap.mmap(file.fileno(), 4096)
         self.deleted = (directory / "deleted").open("w+")
         (directory / "deleted").unlink()
+        own = pathlib.Path("/proc/self/stat")
+        self.own = own.open()
         threading.Thread(target=self.tick, daemon=True).start()
 
     def digest(self):
@@ -83,6 +86,7 @@ class Tree:
         self.mapped[:8] = self.rounds.to_bytes(8, "big")
         os.write(self.ask, (1).to_bytes(8, "big"))
         self.deleted.seek(0)
+        self.own.seek(0)
         return {
             "rounds": self.rounds,
             "child": int.from_bytes(os.read(self.told, 8), "big"),
@@ -90,6 +94,7 @@ class Tree:
             "thread": self.next_tick(),
             "memory": self.digest() == self.digests,
             "pids": [os.getpid(), self.child],
+            "own": int(self.own.read().split()[0]),
         }
 
 
