@@ -19,9 +19,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 COMPILER = "p4c-bm2-ss"
@@ -45,25 +45,45 @@ def hashed_files(root: Path) -> Iterator[Path]:
     yield root / "compiled" / CONFIG
 
 
-def hashes(root: Path) -> str:
+class Results(NamedTuple):
+    """What a script has compiled, and of which files."""
+
+    script: str
+    folder: str
+    files: Callable[[Path], Iterator[Path]]
+
+
+SOFTWARE = Results("p4/compile.py", "compiled", hashed_files)
+
+
+def hashes(root: Path, results: Results = SOFTWARE) -> str:
     """The text of SOURCE.sha256, in the format of sha256sum, names relative to p4/."""
     lines = []
-    for path in hashed_files(root):
+    for path in results.files(root):
         if not path.is_file():
-            raise CompileError(f"{path.relative_to(root)} is missing; run python p4/compile.py")
+            raise CompileError(f"{path.relative_to(root)} is missing; run python {results.script}")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         lines.append(f"{digest}  {path.relative_to(root).as_posix()}\n")
     return "".join(lines)
 
 
-def stale(root: Path) -> list[str]:
+def stale(root: Path, results: Results = SOFTWARE) -> list[str]:
     """Names of files that differ from what was compiled, empty when everything is fresh."""
-    record = root / "compiled" / HASHES
+    record = root / results.folder / HASHES
     if not record.is_file():
-        return [f"compiled/{HASHES}"]
+        return [f"{results.folder}/{HASHES}"]
     recorded = set(record.read_text(encoding="utf-8").splitlines())
-    present = set(hashes(root).splitlines())
+    present = set(hashes(root, results).splitlines())
     return sorted({line.split("  ", 1)[-1] for line in recorded ^ present})
+
+
+def require_fresh(root: Path, results: Results = SOFTWARE) -> None:
+    """A CompileError that says what to do, unless everything is fresh."""
+    if changed := stale(root, results):
+        raise CompileError(
+            f"p4/{results.folder} is stale: {', '.join(changed)} changed since it was compiled. "
+            f"Run python {results.script} and commit the result."
+        )
 
 
 def find_compiler(name: str) -> str:
@@ -144,16 +164,15 @@ def main(arguments: list[str] | None = None, root: Path = HERE) -> int:
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     parser.add_argument("--compiler", default=COMPILER, help="default: %(default)s on PATH")
     options = parser.parse_args(arguments)
+    if options.check:
+        return told(lambda: require_fresh(root))
+    return told(lambda: compile_program(root, find_compiler(options.compiler)))
+
+
+def told(work: Callable[[], None]) -> int:
+    """The exit code of what may fail; why it failed is told."""
     try:
-        if options.check:
-            changed = stale(root)
-            if changed:
-                raise CompileError(
-                    "p4/compiled is stale: " + ", ".join(changed) + " changed since it was "
-                    "compiled. Run python p4/compile.py and commit the result."
-                )
-        else:
-            compile_program(root, find_compiler(options.compiler))
+        work()
     except CompileError as error:
         print(error, file=sys.stderr)
         return 1

@@ -13,7 +13,6 @@ tree it finds the architecture's files by ``-I``: backends/tofino/bf-p4c/p4inclu
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import subprocess
 import sys
@@ -21,10 +20,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from compile import HASHES, P4INFO, CompileError, find_compiler
+from compile import (
+    HASHES,
+    P4INFO,
+    CompileError,
+    Results,
+    find_compiler,
+    hashes,
+    require_fresh,
+    told,
+)
 
 HERE = Path(__file__).resolve().parent
 COMPILER = "p4c-barefoot"
+FOLDER = "compiled/tofino2"
 HEADER = """\
 # SPDX-License-Identifier: Apache-2.0
 # generated from p4/tofino by p4/compile_tofino.py: change those, not this
@@ -36,22 +45,10 @@ def hashed_files(root: Path) -> Iterator[Path]:
     """Everything SOURCE.sha256 speaks of, in a fixed order."""
     yield from sorted((root / "tofino").glob("*.p4"))
     yield from (root / "program" / name for name in ("constants.p4", "headers.p4"))
-    yield root / "compiled" / "tofino2" / P4INFO
+    yield root / FOLDER / P4INFO
 
 
-def hashes(root: Path) -> str:
-    """The text of SOURCE.sha256, in the format of sha256sum, names relative to p4/."""
-    return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(root).as_posix()}\n"
-        for path in hashed_files(root)
-    )
-
-
-def stale(root: Path) -> list[str]:
-    """Names of files that differ from what was compiled, empty when everything is fresh."""
-    recorded = set((root / "compiled" / "tofino2" / HASHES).read_text().splitlines())
-    present = set(hashes(root).splitlines())
-    return sorted({line.split("  ", 1)[-1] for line in recorded ^ present})
+TOFINO = Results("p4/compile_tofino.py", FOLDER, hashed_files)
 
 
 def run_compiler(compiler: str, includes: list[str], program: Path, output: Path) -> None:
@@ -74,11 +71,11 @@ def without_externs(p4info: str) -> str:
 def compile_program(root: Path, compiler: str, includes: list[str], output: Path) -> None:
     """Write the p4info and the hashes; the assembler's files are left in ``output``."""
     run_compiler(compiler, includes, root / "tofino", output)
-    target = root / "compiled" / "tofino2"
+    target = root / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     p4info = without_externs((output / P4INFO).read_text(encoding="utf-8"))
     (target / P4INFO).write_text(HEADER + p4info, encoding="utf-8")
-    (target / HASHES).write_text(hashes(root), encoding="utf-8")
+    (target / HASHES).write_text(hashes(root, TOFINO), encoding="utf-8")
 
 
 def main() -> int:
@@ -88,23 +85,17 @@ def main() -> int:
     parser.add_argument("-I", dest="includes", action="append", default=[], metavar="DIR")
     parser.add_argument("-o", dest="output", type=Path, help="keep what the assembler reads there")
     options = parser.parse_args()
-    try:
-        if options.check:
-            if changed := stale(HERE):
-                raise CompileError(
-                    f"p4/compiled/tofino2 is stale: {', '.join(changed)} changed since it was "
-                    "compiled. Run python p4/compile_tofino.py and commit the result."
-                )
-            return 0
-        compiler = find_compiler(options.compiler)
-        with tempfile.TemporaryDirectory() as scratch:
-            output = options.output or Path(scratch)
-            output.mkdir(parents=True, exist_ok=True)
-            compile_program(HERE, compiler, options.includes, output)
-    except CompileError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    if options.check:
+        return told(lambda: require_fresh(HERE, TOFINO))
+    return told(lambda: compile_for(options))
+
+
+def compile_for(options: argparse.Namespace) -> None:
+    """What the command line asks for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = options.output or Path(scratch)
+        output.mkdir(parents=True, exist_ok=True)
+        compile_program(HERE, find_compiler(options.compiler), options.includes, output)
 
 
 if __name__ == "__main__":
