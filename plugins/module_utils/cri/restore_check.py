@@ -54,7 +54,7 @@ class RestoreCheck:
                 "no_crictl",
                 "there is no crictl here, by which the runtime is asked: install cri-tools",
             )
-        self._endpoint = f"unix://{socket}"
+        self._socket = socket
         self._image = image
         version = dict(line.split(maxsplit=1) for line in self._crictl("version").splitlines())
         self._runtime = version["RuntimeName:"]
@@ -122,7 +122,7 @@ class RestoreCheck:
         """CRI-O may have no process for a sandbox, and no image of it then."""
         if self._runtime == "containerd":
             return str(self._read("inspectp", "-o", "json", pod)["info"]["image"])
-        return Crio(self._endpoint.removeprefix("unix://")).sandbox_image()
+        return Crio(self._socket).sandbox_image()
 
     def _fetch(self) -> None:
         try:
@@ -156,7 +156,7 @@ class RestoreCheck:
         if self._runtime != "containerd":
             yield str(archive)
             return
-        runtime = containerd.Containerd(self._endpoint)
+        runtime = containerd.Containerd(self._socket)
         base = self._read("inspecti", "-o", "json", self._image)["status"]["repoDigests"][0]
         server = runtime.serve({})
         try:
@@ -183,14 +183,15 @@ class RestoreCheck:
         return found
 
     def _crictl(self, *words: str, code: str = "runtime_cannot_restore") -> str:
-        endpoints = ["--runtime-endpoint", self._endpoint, "--image-endpoint", self._endpoint]
+        endpoint = f"unix://{self._socket}"
+        endpoints = ["--runtime-endpoint", endpoint, "--image-endpoint", endpoint]
         command = ["crictl", "--config", "/dev/null", "--timeout", f"{_LIMIT:.0f}s"]
         try:
             return run([*command, *endpoints, *words], timeout=_LIMIT + 5, code=code)
         except FlowferryError as error:
             said = error.details.strip().splitlines() or [str(error)]  # the last one sums up
             raise FlowferryError(
-                error.code, f"`crictl {words[0]}` at {self._endpoint}: {said[-1]}", error.details
+                error.code, f"`crictl {words[0]}` at {endpoint}: {said[-1]}", error.details
             ) from None
 
 
