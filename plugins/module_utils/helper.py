@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from . import node
@@ -265,23 +266,28 @@ class Helper:
         self._finished = threading.Event()
         self._busy = threading.Lock()
         """Held while the keeper's request is carried out."""
+        self._end_asked: SimpleQueue[None] = SimpleQueue()
 
     def serve(self) -> None:
         """Until the keeper says goodbye, is gone, or nobody has come for a while."""
         threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self._end_as_asked, daemon=True).start()
         while not self._finished.wait(1.0):
             if time.monotonic() - self._last_use > IDLE_LIMIT:
                 break
         self._operations.clean()
 
     def end_when_idle(self) -> None:
-        """Another helper is to take over: finish what the keeper asked for, and end."""
+        """Another helper is to take over: finish what the keeper asked for, and end.
 
-        def finish() -> None:
-            with self._busy:
-                self._finished.set()
+        The handler of a signal may call it: it takes no lock, which the main thread could hold.
+        """
+        self._end_asked.put(None)
 
-        threading.Thread(target=finish, daemon=True).start()
+    def _end_as_asked(self) -> None:
+        self._end_asked.get()
+        with self._busy:
+            self._finished.set()
 
     def _accept(self) -> None:
         while True:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from flowferry_p4.client import P4Error
 from flowferry_p4.switch.errors import PortError
+from flowferry_p4.wakeup import Wakeup
 
 from .metrics import Metrics
 from .problems import Problem
@@ -31,27 +31,28 @@ class Loop:
         self._one_pass = one_pass
         self._metrics = metrics
         self._every = every
-        self._wake = threading.Event()
+        self._woken = Wakeup()
         self._ended = False
         self._told: set[Problem] = set()
 
     def wake(self) -> None:
-        self._wake.set()
+        self._woken.give()
 
     def end(self) -> None:
+        """From any thread, and from the handler of a signal."""
         self._ended = True
-        self._wake.set()
+        self._woken.give()
 
     def run(self) -> None:
         """Until ``end``. After failures it waits longer and longer, up to some seconds."""
         pause = 0.5
         while not self._ended:
-            self._wake.clear()
+            self._woken.clear()
             if self.once():
                 pause = 0.5
-                self._wake.wait(self._every)
+                self._woken.wait(self._every)
             else:
-                self._wake.wait(min(pause, self._every))
+                self._woken.wait(min(pause, self._every))
                 pause = min(2 * pause, _LONGEST)
 
     def once(self) -> bool:

@@ -11,13 +11,13 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from finsy.proto import p4r
 
 from ..garbage import look_less_often
+from ..wakeup import Wakeup
 from . import libbpf
 from .attach import remove_filter
 from .clang import find_clang
@@ -187,9 +187,9 @@ def run(options: argparse.Namespace) -> None:
     if options.unpin:
         remove_pinned(options.unpin)
         return
-    stop = threading.Event()
+    stop = Wakeup()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.give())
     config = initial_config(options)
     pins = open_pins(options)
     if pins:
@@ -207,8 +207,7 @@ def run(options: argparse.Namespace) -> None:
         server, _ = start_server(switch, options.grpc_server_addr, _tls(options))
         log.info("device %d listens on %s", options.device_id, options.grpc_server_addr)
         print("ready", flush=True)
-        while not stop.wait(3600):
-            pass
+        stop.wait()
         server.stop(grace=0.5).wait(2)
     finally:
         switch.close()

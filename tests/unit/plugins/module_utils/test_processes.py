@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a process has ended."""
+"""What is said of processes: when one has ended, and whose namespaces it has."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.processes import Process, start_time
 
 # exit(2) as the kernel has it ends one thread; the other one waits for the end of standard input.
@@ -44,3 +48,31 @@ def test_a_process_has_not_ended_before_its_last_thread() -> None:
         _wait_for(lambda: start_time(process.pid) == 0, "its last thread ends")
         assert _state(process.pid) == "Z" and Process.read(process.pid) is None
     assert start_time(process.pid) == 0
+
+
+def test_a_process_of_this_node_has_its_namespaces_in_whatever_second_they_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel makes their inodes when they are looked at, with the time of that moment."""
+    seconds, true_stat = count(1), os.stat
+
+    def later_each_time(*arguments: Any, **more: Any) -> os.stat_result:
+        found = list(true_stat(*arguments, **more))
+        return os.stat_result([*found[:7], *[next(seconds)] * 3])
+
+    monkeypatch.setattr(os, "stat", later_each_time)
+    process = Process.read(os.getpid())
+    assert process is not None and process.foreign_namespaces() == []
+
+
+def test_a_mount_namespace_of_its_own_is_seen() -> None:
+    with subprocess.Popen(["unshare", "--mount", "sleep", "60"]) as child:
+        try:
+
+            def kinds() -> list[str]:
+                process = Process.read(child.pid)
+                return process.foreign_namespaces() if process else []
+
+            _wait_for(lambda: kinds() == ["mnt"], "it has a mount namespace of its own")
+        finally:
+            child.kill()
