@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,8 @@ SMALLEST = 1 << 22
 class Regions:
     """Those of some processes that stand still; ``pids`` has this node's pid for CRIU's.
 
-    Private anonymous memory that can be read and written. A region that lies where another process
-    has one may be shared with that page by page since a fork: CRIU restores it as it was.
+    Private anonymous memory that can be read and written. Where another process has some as well it
+    may be shared with that page by page since a fork: CRIU restores that as it was.
     """
 
     def __init__(self, pids: Mapping[int, int]) -> None:
@@ -25,8 +26,9 @@ class Regions:
             for start, end in _large(Path(f"/proc/{here}/maps"))
         ]
         self._of: dict[int, list[tuple[int, int]]] = {}
-        for start, end, pid in _alone(sorted(found)):
-            self._of.setdefault(pid, []).append((start, end))
+        for start, end, pid in _alone(found):
+            if end - start >= SMALLEST:
+                self._of.setdefault(pid, []).append((start, end))
 
     def has(self, pid: int, start: int, end: int) -> bool:
         """Whether all of that lies in a region."""
@@ -34,17 +36,22 @@ class Regions:
         at = bisect_right(regions, (start, 1 << 64)) - 1
         return at >= 0 and regions[at][0] <= start and end <= regions[at][1]
 
+    def within(self, pid: int, start: int, end: int) -> int:
+        """How many bytes between two addresses are in regions."""
+        regions = self._of.get(pid, [])
+        return sum(max(0, min(end, b) - max(start, a)) for a, b in regions)
+
 
 def resident(pids: Iterable[int]) -> int:
     """Bytes of such memory that processes have in use, which may run."""
     there = [pid for pid in pids if Path(f"/proc/{pid}/maps").exists()]
     try:
         regions = Regions({pid: pid for pid in there})
+        # What is in use of a piece may all be in that part of it which is not in a region.
         return sum(
-            size
+            max(0, size - (end - start - regions.within(pid, start, end)))
             for pid in there
             for start, end, size in _in_use(pid)
-            if regions.has(pid, start, end)
         )
     except OSError:  # one has ended in the meantime
         return 0
@@ -62,13 +69,19 @@ def _in_use(pid: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _alone(regions: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Those that no other one overlaps, of some that are sorted."""
-    reach = 0
-    for at, region in enumerate(regions):
-        following = regions[at + 1][0] if at + 1 < len(regions) else region[1]
-        if reach <= region[0] and region[1] <= following:
-            yield region
-        reach = max(reach, region[1])
+    """The parts of regions where only one process has any."""
+    ends = [(start, 1, pid) for start, _, pid in regions] + [
+        (end, -1, pid) for _, end, pid in regions
+    ]
+    there: Counter[int] = Counter()
+    since = 0
+    for at, change, pid in sorted(ends):
+        if len(there) == 1 and at > since:
+            yield since, at, next(iter(there))
+        there[pid] += change
+        if there[pid] == 0:
+            del there[pid]
+        since = at
 
 
 def _large(maps: Path) -> list[tuple[int, int]]:

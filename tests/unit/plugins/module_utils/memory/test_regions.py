@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -49,6 +51,36 @@ def test_what_is_in_use_of_it_is_counted(holder: Callable[[], Holder]) -> None:
     finally:
         full.process.kill()
         full.process.communicate()
+
+
+ABOVE = 2 * SIZE
+# A process with more memory above that of the others, which the kernel makes one mapping of.
+LARGER = f"""
+import ctypes, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+assert libc.mmap({PLACE}, {SIZE + ABOVE}, 3, 0x100022, -1, 0) == {PLACE}
+ctypes.memset({PLACE}, 1, {SIZE + ABOVE})
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_is_beside_shared_memory_goes_apart(holder: Callable[[], Holder]) -> None:
+    command = [sys.executable, "-c", LARGER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            process.stdout.readline()
+            relative = holder().pid
+            regions = Regions({7: process.pid, 8: relative})
+            assert regions.has(7, PLACE + SIZE, PLACE + SIZE + ABOVE)
+            assert not regions.has(7, PLACE + SIZE - 4096, PLACE + SIZE + 4096)
+            assert not regions.has(8, PLACE, PLACE + SIZE)
+            assert 0 <= resident([process.pid, relative]) - ABOVE < SIZE // 2
+        finally:
+            process.kill()
 
 
 def test_what_relatives_may_share_stays(holder: Callable[[], Holder]) -> None:
