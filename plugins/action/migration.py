@@ -45,6 +45,11 @@ class ActionModule(ActionBase):
                     "choices": ["kubelet", "direct", "auto"],
                     "default": "auto",
                 },
+                "memory": {
+                    "type": "str",
+                    "choices": ["stop-and-copy", "post-copy"],
+                    "default": "stop-and-copy",
+                },
                 "kubeconfig": {"type": "str", "default": ""},
                 "unavailable": {"type": "dict", "default": {}},
                 "accept_timeout": {"type": "float", "default": 0.5},

@@ -28,7 +28,10 @@ from . import node
 from .checkpoint.images import pycriu
 from .endpoint import Endpoint, create, endpoint_with, find
 from .errors import FlowferryError
+from .memory import requests, userfault
 from .memory import stream as memory
+from .memory.post_copy_destination import PostCopyReceiver
+from .memory.post_copy_source import PostCopySender
 from .own_time import OWN
 from .processes import start_time
 from .reserve import Reserve
@@ -57,6 +60,8 @@ class Operations:
         self.directory = Path(f"/dev/shm/flowferry-{workload.file_name}")
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(mode=0o700)
+        # Says that a copy was ended whose memory could not follow it.
+        self._lost = STATE / f"lost-{workload.file_name}"
         self.has_arrived = threading.Event()
         self._sender: Sender | None = None
         self._lookout: Lookout | None = None
@@ -68,7 +73,9 @@ class Operations:
         """What can be asked for."""
         names = "describe check_source check_destination prepare_source prepare_destination freeze"
         names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
-        names += " last_pass new_endpoint check_kernel cpu_image check_cpu die_for_test"
+        names += (
+            " memory_state last_pass new_endpoint check_kernel cpu_image check_cpu die_for_test"
+        )
         handlers = {name: getattr(self, name) for name in names.split()}
         handlers |= self.volumes.handlers()
         return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
@@ -80,6 +87,8 @@ class Operations:
         return self.workload.check_source()
 
     def check_destination(self, about: About) -> None:
+        if about.get("post_copy"):
+            userfault.check()
         self.workload.check_destination(about, self.directory)
 
     def check_kernel(self) -> None:
@@ -105,7 +114,7 @@ class Operations:
         if rewrites:
             pycriu()
         if self.workload.has_much_memory(about):
-            self.workload.memory_receiver = memory.Receiver(about["memory_bytes"])
+            self.workload.memory_receiver = self._receiver_of_memory(about)
         self.workload.prepare_destination(about, Endpoint(**endpoint))
         self.volumes.prepare(about)
         self._have_ready(about, "receive", "restore")
@@ -115,11 +124,23 @@ class Operations:
         context = tls_context(self.certificates, server=False)
         self._sender = Sender(host, port, context, timeout=5.0)
         if self.workload.has_much_memory(about):
-            self.workload.memory_sender = memory.Sender(host, port, context, timeout=5.0)
+            sender = PostCopySender if about.get("post_copy") else memory.Sender
+            self.workload.memory_sender = sender(host, port, context, timeout=5.0)
         self.workload.prepare_source(about)
         self._lookout = Lookout(self.workload.network(about))
         self.volumes.name_lineage(about)
         self._have_ready(about, "checkpoint")
+
+    def _receiver_of_memory(self, about: About) -> memory.Receiver | PostCopyReceiver:
+        if about.get("post_copy"):
+            self._lost.unlink(missing_ok=True)
+            return PostCopyReceiver(self._lost)
+        return memory.Receiver(about["memory_bytes"])
+
+    @property
+    def _post_copy(self) -> PostCopyReceiver | None:
+        receiver = self.workload.memory_receiver
+        return receiver if isinstance(receiver, PostCopyReceiver) else None
 
     def _have_ready(self, about: About, *purposes: str) -> None:
         """What can be taken and looked for before anything is held."""
@@ -192,6 +213,11 @@ class Operations:
         if self.workload.memory_receiver is not None:
             self.workload.memory_receiver.receive(lines)
 
+    def take_requests(self, lines: JsonLines) -> None:
+        """How the source is asked for memory that a copy misses."""
+        if self._post_copy is not None:
+            self._post_copy.take_requests(lines)
+
     def receive(self, lines: JsonLines) -> None:
         """What the source's transfer() sends."""
         if receive(lines, self._empty_checkpoint(), lambda: self._begin("receive")):
@@ -205,6 +231,19 @@ class Operations:
         self._begin("restore")
         with self.volumes.ready(about):
             self.workload.restore(about, self._arrived())
+        if self._post_copy is not None:
+            self._post_copy.begin()
+
+    def memory_state(self) -> dict[str, Any]:
+        """How much of a copy's memory has followed it; ``done`` says whether that is all.
+
+        A helper that comes later knows of what has failed only.
+        """
+        if self._post_copy is not None:
+            return self._post_copy.state()
+        if self._lost.exists():
+            raise FlowferryError("post_copy_failed", "memory of the copy was lost, so it was ended")
+        return {"done": True}
 
     def _arrived(self) -> Path:
         # The sender hears of the arrival a moment before it is noted here.
@@ -225,9 +264,12 @@ class Operations:
 
         A ``warm`` endpoint was there before, and so it is afterwards.
         """
+        if self._post_copy is not None:
+            self._post_copy.close()
         self.workload.remove(about, Endpoint(**endpoint))
         if self.workload.describe() is not None or find(endpoint["namespace"]) is not None:
             raise FlowferryError("discard_failed", "the copy is still there")
+        self._lost.unlink(missing_ok=True)
         self.volumes.discard(about)
         if warm:
             create(Endpoint(**endpoint))
@@ -239,6 +281,9 @@ class Operations:
     def clean(self) -> None:
         """Leave no trace of the checkpoint."""
         self.volumes.close()
+        if self._post_copy is not None:  # it may go on without the keeper
+            self._post_copy.settle(PATIENCE)
+            self._post_copy.close()
         if self._sender is not None:
             self._sender.close()
         if self.workload.memory_sender is not None:
@@ -303,6 +348,8 @@ class Helper:
                 self._operations.receive(lines)
             elif hello.get("hello") == memory.PURPOSE:
                 self._operations.receive_memory(lines)
+            elif hello.get("hello") == requests.REQUESTS:
+                self._operations.take_requests(lines)
             elif hello.get("hello") == "volumes":
                 self._operations.volumes.receive(lines)
             elif hello.get("hello") == "keeper":

@@ -87,6 +87,20 @@ options:
     type: str
     choices: [kubelet, direct, auto]
     default: auto
+  memory:
+    description:
+      - When the workload's memory is brought over. With V(stop-and-copy) the copy has all of it
+        before it runs, and until the redirect a failure leaves the source serving.
+      - With V(post-copy) the copy runs first, and large memory follows it - what it touches before
+        everything else. The time for which packets are held hardly depends on the memory then.
+        B(There is no way back) for what clients are told until it has all - if a node or the
+        connection between them fails in that time (RV(phases), C(settle)), the source goes on from
+        where it stood still, and connections break.
+      - V(post-copy) is known for pods that move directly, and for plain processes; it needs
+        userfaultfd(2) on the destination, and makes no difference where little memory can go apart.
+    type: str
+    choices: [stop-and-copy, post-copy]
+    default: stop-and-copy
   kubeconfig:
     description:
       - File on the controller that says how to reach the cluster, for a workload that is a pod.
@@ -161,6 +175,18 @@ image_bytes:
   description: Size of the checkpoint in bytes.
   returned: when moved
   type: int
+memory_bytes:
+  description: Bytes of memory that have followed the copy.
+  returned: when memory followed
+  type: int
+memory_faults:
+  description: How often the copy touched memory that it did not have, or that was empty.
+  returned: when memory followed
+  type: int
+memory_longest_ms:
+  description: The longest time in milliseconds that the copy waited for memory which it touched.
+  returned: when memory followed
+  type: float
 volume_bytes:
   description: Bytes of content that were sent for volumes, in all passes.
   returned: when volumes were copied

@@ -28,7 +28,7 @@ def ordinary(cluster: ClusterLab) -> Iterator[ClusterLab]:
     cluster.start_afresh()
 
 
-def move(cluster: ClusterLab, fault: str = "", method: str = "direct") -> Played:
+def move(cluster: ClusterLab, fault: str = "", method: str = "direct", **more: str) -> Played:
     """Without a method, as the playbook chooses."""
     return cluster.playbook(
         "migrate.yml",
@@ -36,6 +36,7 @@ def move(cluster: ClusterLab, fault: str = "", method: str = "direct") -> Played
         workload=WORKLOAD,
         destination=cluster.other_node(),
         **({"migration_method": method} if method else {}),
+        **more,
     )
 
 
@@ -146,20 +147,24 @@ print(number, found.hexdigest())
 """
 
 
+def fill(cluster: ClusterLab) -> None:
+    program = ["python3", "-c", FILL.read_text(), cluster.address, str(cluster.port), str(LARGE)]
+    cluster.run("client", shlex.join(program))
+    assert int(content(cluster).split()[0]) == LARGE * 1_000_000 // 65536
+
+
+def content(cluster: ClusterLab) -> str:
+    program = ["python3", "-c", CONTENT, cluster.address, str(cluster.port)]
+    return cluster.run("client", shlex.join(program))
+
+
 def test_large_memory_goes_apart_and_comes_whole(
     ordinary: ClusterLab, clients: list[TrafficClient]
 ) -> None:
     """Without a method being named; and if it does not come, the source goes on with it."""
     cluster = ordinary
-    address = [cluster.address, str(cluster.port)]
-    fill = shlex.join(["python3", "-c", FILL.read_text(), *address, str(LARGE)])
-    cluster.run("client", fill)
-
-    def content() -> str:
-        return cluster.run("client", shlex.join(["python3", "-c", CONTENT, *address]))
-
-    run_id, before = cluster.run_id(), content()
-    assert int(before.split()[0]) == LARGE * 1_000_000 // 65536
+    fill(cluster)
+    run_id, before = cluster.run_id(), content(cluster)
 
     # A note that promises more than comes, as if some of it had been lost.
     destination = cluster.other_node()
@@ -167,15 +172,65 @@ def test_large_memory_goes_apart_and_comes_whole(
     fault = f"transfer:{shlex.join(cluster.ssh(destination, spoil))}"
     failed = move(cluster, fault).failure
     assert failed["code"] == "restore_failed" and "bytes of memory" in failed["message"]
-    assert (cluster.run_id(), content()) == (run_id, before)
+    assert (cluster.run_id(), content(cluster)) == (run_id, before)
 
     for number in range(2):
         moved = move(cluster, method="").must_succeed().outcome
         assert moved["method"] == "direct" and moved["image_bytes"] > LARGE * 1_000_000
         assert moved["plan"]["about"]["apart_bytes"] > LARGE * 1_000_000
-        assert content() == before
+        assert content(cluster) == before
         print(f"{LARGE} MB, move {number}: {moved['hold_ms']} ms, {moved['phases']}")
         one_runs_here(cluster, clients, run_id)
+
+
+def test_large_memory_follows_a_copy_that_runs(
+    ordinary: ClusterLab, clients: list[TrafficClient]
+) -> None:
+    """Post-copy: clients write and read meanwhile."""
+    cluster = ordinary
+    fill(cluster)
+    run_id, before = cluster.run_id(), content(cluster)
+    for number in range(3):
+        moved = move(cluster, memory="post-copy").must_succeed().outcome
+        assert moved["plan"]["about"]["post_copy"] and moved["memory_faults"] > 0
+        assert "settle" in [phase["name"] for phase in moved["phases"]]
+        assert moved["memory_bytes"] > LARGE * 1_000_000 and moved["memory_longest_ms"] > 0
+        assert content(cluster) == before
+        print(f"post-copy, move {number}: {moved['hold_ms']} ms, {moved['phases']}")
+        one_runs_here(cluster, clients, run_id)
+    # It goes on in the ordinary way, too.
+    move(cluster).must_succeed()
+    assert content(cluster) == before
+    one_runs_here(cluster, clients, run_id)
+
+
+@pytest.mark.parametrize("lost", ["source", "destination"])
+def test_a_node_that_is_lost_while_memory_follows_takes_the_source_back(
+    ordinary: ClusterLab, lost: str
+) -> None:
+    """It goes on from where it stood still: no copy with empty memory ever serves."""
+    cluster = ordinary
+    fill(cluster)
+    run_id, before, node = cluster.run_id(), content(cluster), cluster.pod_node()
+    failed = move(cluster, fault=f"release:{lost}", memory="post-copy").failure
+    assert failed["code"] in ("post_copy_failed", "helper_lost")
+    moved = move(cluster, memory="post-copy").must_succeed().outcome
+    assert moved["recovered"] == "rolled back" and moved["source"] == node
+    assert (cluster.run_id(), content(cluster)) == (run_id, before)
+    assert cluster.leftovers() == {}
+
+
+def test_memory_follows_without_the_controller(
+    ordinary: ClusterLab, clients: list[TrafficClient]
+) -> None:
+    cluster = ordinary
+    fill(cluster)
+    run_id, before, node = cluster.run_id(), content(cluster), cluster.other_node()
+    move(cluster, fault="release:keeper", memory="post-copy")
+    again = cluster.move(node, method="direct").must_succeed().outcome
+    assert again["recovered"] == "finished"
+    assert content(cluster) == before
+    one_runs_here(cluster, clients, run_id)
 
 
 def in_root(cluster: ClusterLab, command: str) -> str:
@@ -194,7 +249,7 @@ CONFINED = {
 # Two processes of two threads each, which count over connections of their own. What the parent has
 # in memory goes apart from the checkpoint; it ends if that changes.
 FAMILY = """
-import os, socket, threading, time, zlib
+import mmap, os, socket, threading, time, zlib
 
 memory = b""
 
@@ -216,7 +271,9 @@ while True:
         time.sleep(0.1)
 name = "child" if os.fork() == 0 else "parent"
 if name == "parent":
-    memory = os.urandom(8 << 20)
+    # Memory goes apart where no relative has any at the same place, so it is far from the child's.
+    between = mmap.mmap(-1, 1 << 28, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ)
+    memory = os.urandom(24 << 20)
 threading.Thread(target=count, args=(f"{name}-2",), daemon=True).start()
 count(f"{name}-1")
 """
@@ -272,9 +329,12 @@ def test_several_confined_containers_with_their_files_and_processes(
             "all of them count",
         )
         before = state_of(workload)
-        for _ in range(2):
+        for memory in ("stop-and-copy", "post-copy"):
             destination = workload.other
-            played = move_it(workload).must_succeed()
+            played = move_it(workload, memory).must_succeed()
+            assert played.outcome["plan"]["about"].get("post_copy", False) == (
+                memory == "post-copy"
+            )
             assert played.outcome["method"] == "direct" and not left_over(played.outcome)
             assert [client.seen()["errors"] for client in clients] == [[], [], []]
             assert (workload.node, state_of(workload)) == (destination, before)
@@ -286,12 +346,13 @@ def test_several_confined_containers_with_their_files_and_processes(
         check_a_crash(workload)
 
 
-def move_it(workload: Workload) -> Played:
+def move_it(workload: Workload, memory: str) -> Played:
     return workload.lab.playbook(
         "migrate.yml",
         workload=f"pod:default/{workload.pod_name}",
         destination=workload.other,
         migration_method="direct",
+        memory=memory,
     )
 
 

@@ -85,9 +85,13 @@ def assert_goes_on(client: RemoteClient, rounds: int, pids: list[int]) -> None:
 def test_everything_that_is_open_moves(lab: Lab, client: RemoteClient) -> None:
     pids = client.seen()["answers"][1]["pids"]
     rounds = 2
-    for source, destination in (("node1", "node2"), ("node2", "node1")):
+    for source, destination, memory in (
+        ("node1", "node2", "stop-and-copy"),
+        ("node2", "node1", "post-copy"),
+    ):
         kept = lab.run(source, f"stat -c '%a %u %y' {DIRECTORY}/log")
-        moved = lab.migrate(destination, workload=f"process:{SPACE}").must_succeed()
+        moved = lab.migrate(destination, workload=f"process:{SPACE}", memory=memory).must_succeed()
+        assert moved.outcome["plan"]["about"].get("post_copy", False) == (memory == "post-copy")
         assert moved.outcome["image_bytes"] > MEMORY, "what goes apart is counted"
         assert lab.run(destination, f"stat -c '%a %u %y' {DIRECTORY}/log") == kept
         assert lab.run(source, f"ls -A {DIRECTORY}") == "", "what moves goes from its source"

@@ -21,6 +21,7 @@ from ..cri.base import Container
 from ..criu_service import OPTIONS, learn_kernel
 from ..errors import FlowferryError
 from ..memory.apart import Incoming, Outgoing, sending
+from ..memory.post_copy_destination import PostCopyReceiver
 from ..memory.stream import Receiver, Sender
 from ..own_time import OWN
 from ..processes import Process
@@ -46,7 +47,7 @@ class DirectMover:
         self._layers: dict[str, Layer] = {}
         self._outgoing: dict[str, Outgoing] = {}
         self._sender: Sender | None = None
-        self._receiver: Receiver | None = None
+        self._receiver: Receiver | PostCopyReceiver | None = None
         self._done: list[CriuInside] = []
         """What has served, and is tidied away when nobody waits any more."""
 
@@ -118,7 +119,10 @@ class DirectMover:
     # -- destination
 
     def prepare_destination(
-        self, about: About, containers: list[Container], receiver: Receiver | None = None
+        self,
+        about: About,
+        containers: list[Container],
+        receiver: Receiver | PostCopyReceiver | None = None,
     ) -> None:
         """Start CRIU in each placeholder; large memory comes by the receiver."""
         images.pycriu()
@@ -169,6 +173,7 @@ class DirectMover:
                 _PATIENCE,
                 self._processes.get(name),
                 lambda first: _complete(container, first, is_child, incoming),
+                **incoming.begin(),
                 **OPTIONS,
             )
         except FlowferryError as error:
@@ -246,7 +251,7 @@ def _complete(container: int, first: int, is_child: bool, incoming: Incoming) ->
     pids = restored(container, first, is_child, Freezer(groups["freezer"]).pids())
     try:
         if incoming.is_needed:
-            incoming.place(pids)
+            incoming.place(pids, groups["freezer"])
         for pid in pids.values() if "cpu" in groups else []:
             (groups["cpu"] / "cgroup.procs").write_text(str(pid))
     except BaseException:

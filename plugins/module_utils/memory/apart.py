@@ -11,21 +11,25 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..checkpoint import images
 from ..criu_service import LAST_STEP
 from . import vm
 from .page_server import PageServer
+from .post_copy_destination import PostCopyReceiver
+from .post_copy_source import PostCopySender
 from .regions import Regions
 from .stream import Receiver, Sender
 
 _NOTE = "memory.json"
 _PID_BITS = 22
+T = TypeVar("T")
 
 
-def keys(number: int, pids: Mapping[int, int]) -> dict[int, int]:
-    """This node's pids by the keys that processes of a dump have for both ends."""
-    return {number << _PID_BITS | pid: here for pid, here in pids.items()}
+def keys(number: int, by_pid: Mapping[int, T]) -> dict[int, T]:
+    """By the keys that processes of a dump have for both ends, instead of their pids for CRIU."""
+    return {number << _PID_BITS | pid: told for pid, told in by_pid.items()}
 
 
 @contextmanager
@@ -48,6 +52,7 @@ class Outgoing:
         self._sender = sender
         self._number = number
         self._bytes = 0
+        self._ranges: dict[int, list[tuple[int, int]]] = {}
         self._regions = Regions({})
         self._pages = PageServer(self._takes)
 
@@ -70,13 +75,16 @@ class Outgoing:
             self._pages.finish()
         finally:
             self._pages.close()
-        note = {"connections": self._sender.connections, "bytes": self._bytes}
+        note: dict[str, Any] = {"connections": self._sender.connections, "bytes": self._bytes}
+        if isinstance(self._sender, PostCopySender):
+            note["ranges"] = self._ranges
         (directory / _NOTE).write_text(json.dumps(note))
 
     def _takes(self, pid: int, start: int, size: int) -> bool:
         takes = self._regions.has(pid, start, start + size)
         if takes:
             self._bytes += size
+            self._ranges.setdefault(pid, []).append((start, size))
             self._sender.send(self._number << _PID_BITS | pid, start, size)
         return takes
 
@@ -85,7 +93,11 @@ class Incoming:
     """The destination's part of one restore."""
 
     def __init__(
-        self, receiver: Receiver | None, directory: Path, files: Path, number: int = 0
+        self,
+        receiver: Receiver | PostCopyReceiver | None,
+        directory: Path,
+        files: Path,
+        number: int = 0,
     ) -> None:
         self._receiver = receiver
         self._number = number
@@ -97,17 +109,34 @@ class Incoming:
         """Whether memory comes apart."""
         return self._note.exists()
 
-    def at_step(self, step: str, pids: Mapping[int, int]) -> None:
-        """CRIU has come to that step; ``pids`` has this node's pid for CRIU's."""
-        if step == LAST_STEP and self.is_needed:
-            self.place(pids)
+    def begin(self) -> dict[str, Any]:
+        """Before CRIU's restore; what is to be told to it."""
+        if not self.is_needed or not isinstance(self._receiver, PostCopyReceiver):
+            return {}
+        ranges = {int(pid): found for pid, found in self._read()["ranges"].items()}
+        self._receiver.expect(self._images, keys(self._number, ranges))
+        return {"lazy_pages": True}
 
-    def place(self, pids: Mapping[int, int]) -> None:
-        """Every process is there and none runs: give them what has come apart, and still comes."""
-        note = json.loads(self._note.read_text())
+    def at_step(self, step: str, pids: Mapping[int, int], group: Path) -> None:
+        """CRIU has come to that step; ``pids`` has this node's pid for CRIU's, in that cgroup."""
+        if step == LAST_STEP and self.is_needed:
+            self.place(pids, group)
+
+    def place(self, pids: Mapping[int, int], group: Path) -> None:
+        """Every process is there and none runs: give them what has come apart, and still comes.
+
+        What comes later ends all in the cgroup ``group`` if it does not come.
+        """
         assert self._receiver is not None
+        if isinstance(self._receiver, PostCopyReceiver):
+            self._receiver.place(keys(self._number, pids), [group])
+            return
+        note = self._read()
         with _kernels_own(self._images, pids):
             self._receiver.place(keys(self._number, pids), note["connections"], note["bytes"])
+
+    def _read(self) -> Any:
+        return json.loads(self._note.read_text())
 
 
 @contextmanager

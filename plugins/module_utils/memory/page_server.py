@@ -112,7 +112,8 @@ class PageServer:
             self._discard(size)
             return
         image = self._images[owner]
-        image.note(address, pages, flags)
+        # Pages of images are there; a restore of what follows later would leave lazy ones out.
+        image.note(address, pages, flags & ~_LAZY)
         while size and flags & _PRESENT:
             part = memoryview(self._scratch)[: min(size, _CHUNK)]
             self._read(part)

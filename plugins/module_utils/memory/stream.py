@@ -29,7 +29,7 @@ PURPOSE = "memory"
 _CONNECTIONS = 2
 _HEAD = struct.Struct("<IIQ")
 _RANGE = struct.Struct("<QQ")
-_ROOM = _HEAD.size + vm.MOST_RANGES * _RANGE.size
+HEAD_ROOM = _HEAD.size + vm.MOST_RANGES * _RANGE.size
 
 
 class Batch:
@@ -67,7 +67,7 @@ class Sender:
         """Several dumps may name memory at the same time."""
         self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._lines = [connect(host, port, context, PURPOSE, timeout) for _ in range(_CONNECTIONS)]
-        self._buffers = [bytearray(_ROOM + PIECE) for _ in self._lines]
+        self._buffers = [bytearray(HEAD_ROOM + PIECE) for _ in self._lines]
         for lines in self._lines:
             lines.connection.settimeout(PATIENCE)
         self._threads: list[threading.Thread] = []
@@ -93,12 +93,15 @@ class Sender:
         """Send this memory, soon."""
         with self._naming:
             self.bytes += size
-            while size:
-                batch = self._pending.setdefault(key, Batch(key))
-                taken = batch.add(start, size)
-                start, size = start + taken, size - taken
-                if size:
-                    self._queue.put(self._pending.pop(key))
+            self._name(key, start, size)
+
+    def _name(self, key: int, start: int, size: int) -> None:
+        while size:
+            batch = self._pending.setdefault(key, Batch(key))
+            taken = batch.add(start, size)
+            start, size = start + taken, size - taken
+            if size:
+                self._queue.put(self._pending.pop(key))
 
     def finish(self) -> None:
         """All of it is named. It may be under way still: what has come the other end says."""
@@ -119,10 +122,14 @@ class Sender:
         for lines in self._lines:
             lines.close()
 
+    def _may_send(self) -> None:
+        """Wait here for what is more urgent."""
+
     def _run(self, lines: JsonLines, buffer: bytearray) -> None:
         view, here, sent = memoryview(buffer), vm.address_of(buffer), 0
         try:
             while (batch := self._queue.get()) is not None:
+                self._may_send()
                 head = batch.head()
                 view[: len(head)] = head
                 vm.read(self._pids[batch.key], batch.ranges, here + len(head))
@@ -162,22 +169,14 @@ class Receiver:
     def _batches(self, lines: JsonLines) -> None:
         received = 0
         while True:
-            key, count, size = _HEAD.unpack(_exactly(lines, _HEAD.size))
-            if count == 0:
+            batch, size = read_head(lines)
+            if batch is None:
                 break
-            batch = Batch(key)
-            if count > vm.MOST_RANGES:
-                raise _not_announced()
-            for start, length in _RANGE.iter_unpack(_exactly(lines, count * _RANGE.size)):
-                batch.add(start, length)
-            if batch.size != size:
-                raise _not_announced()
             buffer = self._buffers.buffer()
             lines.read_into(buffer[:size])
             self._take(batch, buffer)
             received += size
-        if received != size:
-            raise FlowferryError("transfer_failed", f"{received} of {size} bytes have come")
+        check_all(received, size)
 
     def _take(self, batch: Batch, buffer: memoryview) -> None:
         with self._changed:
@@ -221,11 +220,33 @@ class Receiver:
             )
 
 
+def read_head(lines: JsonLines) -> tuple[Batch | None, int]:
+    """A batch whose content follows, and its bytes; at the end of a connection None and the sum."""
+    key, count, size = _HEAD.unpack(exactly(lines, _HEAD.size))
+    if count == 0:
+        return None, size
+    batch = Batch(key)
+    if count > vm.MOST_RANGES:
+        raise _not_announced()
+    for start, length in _RANGE.iter_unpack(exactly(lines, count * _RANGE.size)):
+        batch.add(start, length)
+    if batch.size != size:
+        raise _not_announced()
+    return batch, size
+
+
+def check_all(received: int, sent: int) -> None:
+    """At the end of a connection: what was sent has come."""
+    if received != sent:
+        raise FlowferryError("transfer_failed", f"{received} of {sent} bytes have come")
+
+
 def _not_announced() -> FlowferryError:
     return FlowferryError("transfer_failed", "memory has come that is not what was announced")
 
 
-def _exactly(lines: JsonLines, size: int) -> bytearray:
+def exactly(lines: JsonLines, size: int) -> bytearray:
+    """The next bytes of a connection."""
     data = bytearray(size)
     lines.read_into(memoryview(data))
     return data

@@ -20,6 +20,7 @@ from ..checkpoint.addresses import rewrite_addresses
 from ..commands import run
 from ..criu import check_criu, check_memory, check_space
 from ..errors import FlowferryError
+from ..memory.post_copy_destination import PostCopyReceiver
 from ..memory.stream import WORTH_IT, Receiver, Sender
 from ..volumes.destination import Destination
 from ..volumes.model import Place, Store, collect
@@ -74,7 +75,7 @@ class Workload(ABC):
         self.certificates: dict[str, str] = {}
         """Of this migration; whoever runs it gives them."""
         self.memory_sender: Sender | None = None
-        self.memory_receiver: Receiver | None = None
+        self.memory_receiver: Receiver | PostCopyReceiver | None = None
         """Given before prepare_source() and prepare_destination() if has_much_memory()."""
 
     @property

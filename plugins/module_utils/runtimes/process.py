@@ -239,7 +239,9 @@ class ProcessTree(Workload):
         self.moved_files.write(about["id"], open_files.packed(directory / "files"))
         open_files.unpack(directory / "files")
         with self._criu(self.freezer.path) as criu:
-            criu.restore(directory / "images", PATIENCE, self._incoming(directory), **OPTIONS)
+            incoming = Incoming(self.memory_receiver, directory, directory / "images")
+            more = {**OPTIONS, **incoming.begin()}
+            criu.restore(directory / "images", PATIENCE, self._at_steps(incoming), **more)
         wanted = set(json.loads((directory / "processes.json").read_text()))
         missing = wanted - set(self.freezer.pids())
         if missing:
@@ -247,13 +249,13 @@ class ProcessTree(Workload):
                 "restore_failed", f"{self.title}: processes {sorted(missing)} ended at once"
             )
 
-    def _incoming(self, directory: Path) -> Callable[[str, int], None] | None:
+    def _at_steps(self, incoming: Incoming) -> Callable[[str, int], None] | None:
         """What is to be done at CRIU's steps: nothing, unless memory comes apart."""
-        incoming = Incoming(self.memory_receiver, directory, directory / "images")
 
         def on_step(step: str, _: int) -> None:
             try:
-                incoming.at_step(step, {pid: pid for pid in self.freezer.pids()})
+                pids = {pid: pid for pid in self.freezer.pids()}
+                incoming.at_step(step, pids, self.freezer.path)
             except BaseException:
                 self.freezer.kill()  # or CRIU would let them run, with memory missing
                 raise

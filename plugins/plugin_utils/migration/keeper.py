@@ -165,6 +165,7 @@ class Keeper:
         self.session.require_pipeline(switch["p4info"])
         about = self.helpers[source].call("check_source")
         self._check_across(source, about)
+        plan_memory(self.order.get("memory", ""), self.workload, about)
         hold.begin_to_count(EndpointTraffic(self.session, addresses_of(about["endpoint"])))
         self.helpers[destination].call("check_destination", about=about)
         if about.get("volumes"):
@@ -281,6 +282,20 @@ def _helpers(
 
     kubeconfig, method = order.get("kubeconfig", ""), order.get("method", "auto")
     return with_cluster(workload, remotes, kubeconfig, method)
+
+
+def plan_memory(asked: str, workload: Workload, about: dict[str, Any]) -> None:
+    """Note whether memory follows the workload: where that was asked for, and there is much."""
+    if asked != "post-copy":
+        return
+    if not workload.streams_memory(about):
+        why = f": {about['why']}" if "why" in about else ""
+        raise FlowferryError(
+            "post_copy_impossible",
+            f"memory=post-copy is known for pods that move directly and for plain processes, and "
+            f"{workload} moves otherwise{why}. Leave memory=post-copy out",
+        )
+    about["post_copy"] = workload.has_much_memory(about)
 
 
 def _list_of(text: str | None) -> list[str]:

@@ -2,9 +2,10 @@
 """The migration protocol: the phases of a move in their order, and the way back.
 
 They are prepare, volumes (if some are to be copied), hold, checkpoint, transfer, rewrite (under the
-strategy of that name), restore, redirect, release and clean. Before the redirect every failure is
-undone in reverse order and the source serves on; after it there is only forward. Exactly one copy
-is ever heard. See docs/architecture.md.
+strategy of that name), restore, redirect, release, settle (where memory follows the copy) and
+clean. Before the redirect every failure is undone in reverse order and the source serves on; after
+it there is only forward, but for a copy whose memory does not follow. Exactly one copy is ever
+heard. See docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from .strategy import Strategy
 DRAIN = 0.002
 # Events of the hold are told at its end, or after this time (seconds).
 UNTOLD = 0.25
+# How often (seconds) the destination of a post-copy is asked, and when none of it comes any more.
+LOOK = 0.02
+STALLED = 30.0
 
 
 class Aborted(FlowferryError):
@@ -76,6 +80,7 @@ class Move:
             volume["way"] == "copy" for volume in plan["about"].get("volumes", [])
         )
         self.volume_bytes = self.volume_bytes_held = 0
+        self.memory_figures: dict[str, Any] = {}
         # What the source sends after this is not part of the checkpoint.
         self.frozen_at = 0.0
 
@@ -89,7 +94,7 @@ class Move:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Journal, time and report a phase; the request to abort is honoured before the commit."""
-        if self.aborted() and name not in ("release", "clean"):
+        if self.aborted() and name not in ("release", "settle", "clean"):
             raise Aborted
         started, own = time.monotonic(), self._own_ms()
         self.journal.write(self.plan, name)
@@ -257,6 +262,8 @@ class Move:
         gc.enable()
         self.report.tell()
         held = (self.traffic.released_at - held_since) * 1000
+        if self.plan["about"].get("post_copy"):
+            self._settle_memory()
         warnings = self._clean()
         return {
             "warnings": warnings,
@@ -265,9 +272,43 @@ class Move:
             "own_ms": round(sum(phase["own_ms"] for phase in self._held_phases()), 2),
             "image_bytes": self.image_bytes,
             **self._volume_figures(),
+            **self.memory_figures,
             "held_packets": self.traffic.buffer.packets,
             "overflow_packets": self.traffic.buffer.overflow,
         }
+
+    def _settle_memory(self) -> None:
+        """Wait until the copy has all of its memory: until then it needs the source.
+
+        If that does not come the copy was ended, and the source goes on from the checkpoint.
+        """
+        try:
+            with self.phase("settle"):
+                self._await_memory()
+        except FlowferryError as error:
+            self.roll_back()
+            error.args = (
+                f"{error}. The copy was ended, and the source goes on from where it stood still: "
+                "what it was told since is lost, and connections that went on will break.",
+            )
+            raise
+
+    def _await_memory(self) -> None:
+        state, since = {}, time.monotonic()
+        while not state.get("done"):
+            told = self.destination.call("memory_state")
+            if told.get("bytes") != state.get("bytes"):
+                since = time.monotonic()
+            if time.monotonic() - since > STALLED:
+                raise FlowferryError("post_copy_failed", f"no memory has come for {STALLED:g} s")
+            state = told
+            time.sleep(LOOK)
+        if "faults" in state:
+            self.memory_figures = {
+                "memory_bytes": state["bytes"],
+                "memory_faults": state["faults"],
+                "memory_longest_ms": state["longest_ms"],
+            }
 
     def _held_phases(self) -> list[dict[str, Any]]:
         names = [phase["name"] for phase in self.phases]

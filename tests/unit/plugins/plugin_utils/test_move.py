@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration import journal as journals
+from ansible_collections.flowferry.core.plugins.plugin_utils.migration import move as moves
 from ansible_collections.flowferry.core.plugins.plugin_utils.migration.move import Aborted, Move
 
 ENDPOINT = {"namespace": "ff-it", "address": "198.19.0.1", "mac": "02:fe:00:00:00:01"}
@@ -53,6 +54,8 @@ class World:
         """Addresses of copies that the switch has entries for."""
         self.chosen: dict[str, Any] | None = None
         """The endpoint that the destination chooses for the copy."""
+        self.memory: dict[str, Any] = {}
+        """What the destination says of memory that follows the copy."""
         self.log: list[str] = []
 
     def do(self, operation: str, change: dict[str, Any]) -> None:
@@ -104,7 +107,7 @@ class Helper:
         chosen = self.world.chosen
         answers: dict[str, Any] = {"transfer": {"size": 1}, "freeze": True}
         answers |= {"prepare_destination": chosen, "volume_state": {"done": True, "bytes": 7}}
-        answers |= {"checkpoint": {"volume_bytes": 2}}
+        answers |= {"checkpoint": {"volume_bytes": 2}, "memory_state": self.world.memory}
         return answers.get(operation)
 
     def begin(self, operation: str, **arguments: Any) -> Callable[[], Any]:
@@ -278,6 +281,52 @@ def test_a_chosen_address_that_is_refused_is_no_harm(journal: journals.Journal) 
     with pytest.raises(FlowferryError, match="The source serves on"):
         move(world, journal).run()
     assert (world.heard(), world.copy, journal.read()) == (["source"], "absent", None)
+
+
+@pytest.fixture
+def follows(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which memory follows the copy."""
+    monkeypatch.setitem(PLAN, "about", {"id": "1", "post_copy": True})
+    world = World()
+    world.memory = {"done": True, "bytes": 9, "faults": 3, "longest_ms": 1.5}
+    return world
+
+
+def test_a_copy_needs_its_source_until_its_memory_has_followed(
+    journal: journals.Journal, follows: World
+) -> None:
+    result = move(follows, journal).run()
+    names = [phase["name"] for phase in result["phases"]]
+    assert names[-3:] == ["release", "settle", "clean"]
+    assert follows.log.index("release") < follows.log.index("memory_state")
+    assert follows.log.index("memory_state") < follows.log.index("remove")
+    figures = [result[f"memory_{name}"] for name in ("bytes", "faults", "longest_ms")]
+    assert figures == [9, 3, 1.5]
+    assert result["own_ms"] < 5.9 * OWN_MS  # as without it
+
+
+@pytest.mark.parametrize("what", ["fails", "stands still"])
+def test_memory_that_does_not_follow_takes_the_source_back(
+    journal: journals.Journal, follows: World, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if what == "fails":
+        follows.fault = "memory_state"
+    else:
+        monkeypatch.setattr(moves, "STALLED", 0.05)
+        follows.memory = {"done": False, "bytes": 9, "faults": 3, "longest_ms": 1.5}
+    with pytest.raises(FlowferryError, match="goes on from where it stood still"):
+        move(follows, journal).run()
+    assert (follows.source, follows.copy, follows.heard()) == ("running", "absent", ["source"])
+    assert follows.log.index("lead_back") < follows.log.index("resume")
+    assert (follows.guards, follows.holds, journal.read()) == (set(), set(), None)
+
+
+def test_whoever_comes_later_waits_for_memory_too(
+    journal: journals.Journal, follows: World
+) -> None:
+    follows.redirected, follows.source, follows.copy = True, "frozen", "running"
+    assert move(follows, journal).recover() == ("finished", [])
+    assert follows.log.index("memory_state") < follows.log.index("remove")
 
 
 BEFORE = ["prepare_destination", "prepare_source", "prepare_switch"]

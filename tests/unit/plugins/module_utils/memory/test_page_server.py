@@ -91,7 +91,8 @@ def test_images_are_those_of_criu(
     server.finish()
     assert apart == [(7, LARGE, 700 * PAGE)]
     number, found = entries(tmp_path / "pagemap-7.img")
-    assert found == [(0x4000, 2, LAZY | PRESENT), (LARGE + 700 * PAGE, 1, PRESENT)]
+    # CRIU would leave lazy ones out of a restore that memory follows.
+    assert found == [(0x4000, 2, PRESENT), (LARGE + 700 * PAGE, 1, PRESENT)]
     assert (tmp_path / f"pages-{number}.img").read_bytes() == small + small[:PAGE]
     number, found = entries(tmp_path / "pagemap-shmem-5.img")
     assert found == [(0, 600, PRESENT)]

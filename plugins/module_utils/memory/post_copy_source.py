@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that comes after the process that it belongs to: post-copy, the source's end.
+
+What is named while the process is dumped is sent once its copy runs, and before that what the copy
+asks for. The process stands still here until the copy has all of it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from typing import NoReturn
+
+from ..errors import FlowferryError
+from ..transfer import connect
+from . import vm
+from .buffers import PIECE
+from .requests import ALL_HAS_COME, REQUEST, REQUESTS, START
+from .stream import HEAD_ROOM, PURPOSE, Batch, Sender, exactly
+
+# How long (seconds) a source that ends waits until its copy has all.
+_PATIENCE = 50.0
+# While the copy asks for something, it is not to wait behind what it does not need yet (seconds).
+_QUIET = 0.005
+
+
+class PostCopySender(Sender):
+    """Named memory waits until the destination wants it."""
+
+    def __init__(self, host: str, port: int, context: ssl.SSLContext, timeout: float) -> None:
+        super().__init__(host, port, context, timeout)
+        # One for each direction: a TLS connection is not to be read and written by two threads.
+        self._asked = connect(host, port, context, REQUESTS, timeout)
+        self._answers = connect(host, port, context, PURPOSE, timeout)
+        self._asked.connection.settimeout(None)  # a copy that is not there yet asks for nothing
+        self._named: list[tuple[int, int, int]] = []
+        self._has_started = False
+        self._quiet_from = 0.0
+        self._over = threading.Event()
+        self._server: threading.Thread | None = None
+
+    def begin(self) -> None:
+        self._server = threading.Thread(target=self._serve, daemon=True)
+        self._server.start()
+
+    def _name(self, key: int, start: int, size: int) -> None:
+        self._named.append((key, start, size))  # clients wait meanwhile
+
+    def finish(self) -> None:
+        """What is named is sent once the copy runs."""
+
+    def _may_send(self) -> None:
+        while (left := self._quiet_from - time.monotonic()) > 0:
+            time.sleep(left)
+
+    def close(self) -> None:
+        """A copy that runs gets what it lacks first."""
+        if self._has_started:
+            self._over.wait(_PATIENCE)
+        for lines in (self._asked, self._answers):
+            lines.shut_down()
+        if self._server is not None:
+            self._server.join(10.0)
+        for lines in (self._asked, self._answers):
+            lines.close()
+        super().close()
+
+    def _serve(self) -> None:
+        try:
+            self._answer_all()
+        except (OSError, FlowferryError):
+            self._answers.shut_down()  # the destination notices, and says so
+        finally:
+            self._over.set()
+
+    def _answer_all(self) -> None:
+        buffer = bytearray(HEAD_ROOM + PIECE)
+        while True:
+            key, start, size = REQUEST.unpack(exactly(self._asked, REQUEST.size))
+            if key == ALL_HAS_COME:
+                return
+            if key == START:
+                self._has_started = True
+                threading.Thread(target=self._send_named, daemon=True).start()
+            else:
+                self._answer(buffer, key, start, size)
+            self._quiet_from = time.monotonic() + _QUIET
+
+    def _send_named(self) -> None:
+        super().begin()
+        for one in self._named:
+            self._may_send()
+            with self._naming:
+                super()._name(*one)
+        super().finish()
+
+    def _answer(self, buffer: bytearray, key: int, start: int, size: int) -> None:
+        batch = Batch(key)
+        if key not in self._pids or batch.add(start, size) != size:
+            _refuse(key, size)
+        head = batch.head()
+        buffer[: len(head)] = head
+        vm.read(self._pids[key], batch.ranges, vm.address_of(buffer) + len(head))
+        self._answers.connection.sendall(memoryview(buffer)[: len(head) + size])
+
+
+def _refuse(key: int, size: int) -> NoReturn:
+    raise FlowferryError("transfer_failed", f"{size} bytes of the unknown process {key} are wanted")
