@@ -41,7 +41,7 @@ class Bed:
             "demo_workload.yml",
             demo_name=NAME,
             demo_address=self.lab.address,
-            demo_runtime=self.runtime.name,
+            demo_runtime=self.runtime.started_as,
         ).must_succeed()
 
     def recover(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demo.lab_control import NODES, Lab, LabError
@@ -32,10 +32,24 @@ class Runtime:
     """Variables of playbooks/migrate.yml beside the workload."""
 
     @property
+    def started_as(self) -> str:
+        """The demo's name of it: how its memory moves is no matter of how it is started."""
+        return self.name.removesuffix("-post-copy")
+
+    @property
     def is_kubernetes(self) -> bool:
         return self.workload.startswith("pod:")
 
 
+_PROCESS = Runtime(
+    "process",
+    workload=f"process:{NAMESPACE}",
+    listing=f"ip netns pids {NAMESPACE} 2>/dev/null || true",
+    removal=f"ip netns pids {NAMESPACE} 2>/dev/null | xargs --no-run-if-empty kill -9",
+)
+# In the Kubernetes lab; benchmark/pods.py asks the API server instead of the nodes.
+_POD = Runtime("pod", workload=f"pod:default/{NAME}", listing="", removal="")
+_DIRECT, _POST_COPY = ("migration_method", "direct"), ("memory", "post-copy")
 RUNTIMES = {
     runtime.name: runtime
     for runtime in (
@@ -57,27 +71,11 @@ RUNTIMES = {
             listing=f"docker ps --quiet --filter name=^{NAME}$",
             removal=f"docker rm --force {NAME} {NAMESPACE} >/dev/null 2>&1 || true",
         ),
-        Runtime(
-            "process",
-            workload=f"process:{NAMESPACE}",
-            listing=f"ip netns pids {NAMESPACE} 2>/dev/null || true",
-            removal=f"ip netns pids {NAMESPACE} 2>/dev/null | xargs --no-run-if-empty kill -9",
-        ),
-        # In the Kubernetes lab; benchmark/pods.py asks the API server instead of the nodes.
-        Runtime(
-            "pod",
-            workload=f"pod:default/{NAME}",
-            listing="",
-            removal="",
-            options=(("migration_method", "kubelet"),),
-        ),
-        Runtime(
-            "pod-direct",
-            workload=f"pod:default/{NAME}",
-            listing="",
-            removal="",
-            options=(("migration_method", "direct"),),
-        ),
+        _PROCESS,
+        replace(_PROCESS, name="process-post-copy", options=(_POST_COPY,)),
+        replace(_POD, options=(("migration_method", "kubelet"),)),
+        replace(_POD, name="pod-direct", options=(_DIRECT,)),
+        replace(_POD, name="pod-post-copy", options=(_DIRECT, _POST_COPY)),
     )
 }
 """What the demo's playbooks can start, and playbooks/migrate.yml can move."""
@@ -99,11 +97,13 @@ Mover = Callable[[Lab, Runtime, str, str], Moved]
 def with_flowferry(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
     """playbooks/migrate.yml."""
     began = time.monotonic()
-    told = {"workload": runtime.workload, **dict(runtime.options)}
-    result = lab.migrate(destination, **told).must_succeed().outcome
+    wanted = {"workload": runtime.workload, **dict(runtime.options)}
+    result = lab.migrate(destination, **wanted).must_succeed().outcome
     total = (time.monotonic() - began) * 1000
     known = ("hold_ms", "own_ms", "image_bytes", "held_packets", "overflow_packets")
-    return Moved(total, result["phases"], {name: result[name] for name in known})
+    of_memory = ("memory_bytes", "memory_faults", "memory_longest_ms")
+    more = [name for name in of_memory if name in result]
+    return Moved(total, result["phases"], {name: result[name] for name in (*known, *more)})
 
 
 def by_hand(lab: Lab, runtime: Runtime, source: str, destination: str) -> Moved:
