@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .commands import run
 from .errors import FlowferryError
+from .processes import descends
 
 MINIMUM = (4, 2)
 # Device nodes that CRIU restores by opening them again.
@@ -96,7 +97,7 @@ def check_open_files(title: str, pids: Iterable[int]) -> None:
     pids = list(pids)
     inodes: set[str] = set()
     for pid in pids:
-        for number in Path(f"/proc/{pid}/fd").iterdir():
+        for number in _descriptors(pid):
             target = link(number)
             if target.startswith("socket:["):
                 inodes.add(target[8:-1])
@@ -156,12 +157,12 @@ def check_pipes(title: str, pids: Iterable[int], known: Iterable[str] = ()) -> N
 
     Those that are ``known`` have another end at the destination.
     """
-    pids = list(pids)
+    pids = set(pids)
     ours = {pipe for pid in pids for pipe in _pipes(pid)} - set(known)
     for entry in Path("/proc").glob("[0-9]*") if ours else []:
         other = int(entry.name)
         shared = ours & _pipes(other) if other not in pids else set()
-        if shared:
+        if shared and not descends(other, pids):  # one that was born in the meantime
             raise FlowferryError(
                 "external_pipe",
                 f"{title}: {', '.join(sorted(shared))} leads to process {other} outside, which "
@@ -170,11 +171,14 @@ def check_pipes(title: str, pids: Iterable[int], known: Iterable[str] = ()) -> N
 
 
 def _pipes(pid: int) -> set[str]:
+    return {target for target in map(link, _descriptors(pid)) if target.startswith("pipe:[")}
+
+
+def _descriptors(pid: int) -> list[Path]:
     try:
-        numbers = list(Path(f"/proc/{pid}/fd").iterdir())
+        return list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:  # it has ended in the meantime
-        return set()
-    return {target for target in map(link, numbers) if target.startswith("pipe:[")}
+        return []
 
 
 def link(path: Path) -> str:

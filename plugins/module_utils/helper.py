@@ -133,6 +133,8 @@ class Operations:
 
     def _receiver_of_memory(self, about: About) -> memory.Receiver | PostCopyReceiver:
         if about.get("post_copy"):
+            if self._post_copy is not None:
+                self._post_copy.close()
             self._lost.unlink(missing_ok=True)
             return PostCopyReceiver(self._lost)
         return memory.Receiver(about["memory_bytes"])
@@ -281,7 +283,9 @@ class Operations:
     def clean(self) -> None:
         """Leave no trace of the checkpoint."""
         self.volumes.close()
-        if self._post_copy is not None:  # it may go on without the keeper
+        if self._is_followed():
+            _follows(self.workload).touch()  # without the keeper
+        if self._post_copy is not None:
             self._post_copy.settle(PATIENCE)
             self._post_copy.close()
         if self._sender is not None:
@@ -291,7 +295,14 @@ class Operations:
         if self._lookout is not None:
             self._lookout.close()
             self._lookout = None
+        _follows(self.workload).unlink(missing_ok=True)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _is_followed(self) -> bool:
+        """Whether memory follows a copy that runs, from here or to here."""
+        sender = self.workload.memory_sender
+        ends = [self._post_copy, sender if isinstance(sender, PostCopySender) else None]
+        return any(end.is_under_way for end in ends if end is not None)
 
     def _empty_checkpoint(self) -> Path:
         directory = self.directory / "checkpoint"
@@ -396,11 +407,22 @@ def end_previous(workload: Workload) -> None:
         os.kill(pid, signal.SIGTERM)
         # What it runs comes to its end: a dump that is killed harms what it dumps.
         _await_end(pid, started, PATIENCE)
+        if start_time(pid) == started and _follows(workload).exists():
+            raise FlowferryError(
+                "memory_follows",
+                f"memory still follows the copy of {workload.title}, which an interrupted "
+                "migration has started; run the playbook again when that is over",
+            )
         _kill(pid)
         for child, born in commands:
             if start_time(child) == born:
                 _kill(child)
     pid_file.unlink(missing_ok=True)
+
+
+def _follows(workload: Workload) -> Path:
+    """Is there while a helper without a keeper waits until a copy has all of its memory."""
+    return STATE / f"follows-{workload.file_name}"
 
 
 def _await_end(pid: int, started: int, limit: float) -> None:

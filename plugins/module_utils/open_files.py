@@ -66,7 +66,7 @@ def find(pids: Iterable[int]) -> list[OpenFile]:
     """Every regular file that one of the processes has open or mapped, and that has a name."""
     written: dict[str, bool] = {}
     for pid in pids:
-        for path, writes in [*_open(pid), *_mapped(pid)]:
+        for path, writes in _of_process(pid):
             written[path] = written.get(path, False) or writes
     mounts = _mounts()
     found = []
@@ -93,6 +93,13 @@ def find(pids: Iterable[int]) -> list[OpenFile]:
                 )
             )
     return found
+
+
+def _of_process(pid: int) -> list[tuple[str, bool]]:
+    try:
+        return [*_open(pid), *_mapped(pid)]
+    except OSError:  # it has ended in the meantime
+        return []
 
 
 def _open(pid: int) -> list[tuple[str, bool]]:

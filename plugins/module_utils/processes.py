@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,29 +35,55 @@ class Process:
         parent, group, session, terminal = (int(field) for field in fields[1:5])
         return cls(pid, parent, group, session, terminal, fields[19])
 
+    # Of a process that runs on anything may have ended since it was seen: then it has none.
+
     def command(self) -> str:
         """Its name."""
-        return Path(f"/proc/{self.pid}/comm").read_text().strip()
+        return _read(f"/proc/{self.pid}/comm").strip()
 
     def threads(self) -> list[int]:
         """Ids of its threads, its own among them."""
-        return sorted(int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir())
+        try:
+            return sorted(int(task.name) for task in Path(f"/proc/{self.pid}/task").iterdir())
+        except OSError:
+            return []
 
     def resident_bytes(self) -> int:
         """Memory that it has in use."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
+        numbers = _read(f"/proc/{self.pid}/statm").split()
+        return int(numbers[1]) * _PAGE if numbers else 0
 
     def foreign_namespaces(self) -> list[str]:
         """Kinds of namespaces, but for the network's, that are not those of this node."""
         own, its = Path("/proc/self/ns"), Path(f"/proc/{self.pid}/ns")
         # Times are no sign: the kernel makes the inode of a namespace anew when it is looked at.
-        return [kind for kind in _NAMESPACES if not (own / kind).samefile(its / kind)]
+        try:
+            return [kind for kind in _NAMESPACES if not (own / kind).samefile(its / kind)]
+        except OSError:
+            return []
 
 
 def start_time(pid: int) -> int:
     """Clock ticks since boot, which tell a process from a namesake; 0 when it has ended."""
     fields = _fields(pid)
     return int(fields[19]) if fields else 0
+
+
+def descends(pid: int, ancestors: Collection[int]) -> bool:
+    """Whether it is one of these processes, or of their descendants."""
+    while pid not in ancestors:
+        found = Process.read(pid)
+        if found is None or found.parent == 0:
+            return False
+        pid = found.parent
+    return True
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def _fields(pid: int) -> list[str]:

@@ -16,6 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from . import vm
 from .buffers import PATIENCE, PIECE
 from .guard import Guard
 from .missing import Missing
-from .requests import ALL_HAS_COME, REQUEST, START
+from .requests import ALL_HAS_COME, REQUEST, START, notice_lost_peer
 from .stream import check_all, read_head
 from .userfault import FAULT, FORK, PAGE, REMAP, REMOVE, UNMAP, Again, Event, Gone, UserFault
 
@@ -87,7 +88,7 @@ class PostCopyReceiver:
     def receive(self, lines: JsonLines) -> None:
         """Take what comes over one connection, until its end."""
         try:
-            _notice_lost_peer(lines.connection)
+            notice_lost_peer(lines.connection)
             self._batches(lines)
         except Exception as error:
             self._fail(error)
@@ -182,11 +183,18 @@ class PostCopyReceiver:
             told = {"done": self._is_over, "bytes": self._came, "faults": self._faults}
             return {**told, "longest_ms": round(self._longest * 1000, 2)}
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the copy runs and memory is missing."""
+        return self._has_begun and not self._is_over
+
     def settle(self, seconds: float) -> None:
-        """Wait until nothing is missing, or it has failed."""
+        """Wait until nothing is missing, it has failed, or nothing has come for so long."""
+        came = -1
         with self._changed:
-            if self._has_begun:
-                self._changed.wait_for(lambda: self._is_over or self._failure, seconds)
+            while self.is_under_way and self._came != came:
+                came = self._came
+                self._changed.wait_for(lambda: self._is_over, seconds)
 
     def close(self) -> None:
         """A copy that misses something is ended."""
@@ -276,9 +284,10 @@ class PostCopyReceiver:
         if self._is_over or not self._has_begun or is_left:
             return
         self._is_over = True
-        self._ask(ALL_HAS_COME, 0, 0)
         self._guard.is_over()
         self._let_go()
+        with suppress(OSError, FlowferryError):  # a source that is gone need not be told
+            self._ask(ALL_HAS_COME, 0, 0)
 
     def _fail(self, error: Exception) -> None:
         with self._lock:
@@ -294,18 +303,6 @@ class PostCopyReceiver:
             space.fault.close()
         self._spaces.clear()
         self._changed.notify_all()
-
-
-def _notice_lost_peer(connection: socket.socket) -> None:
-    """Nothing may come for long. A node that is gone is noticed within a quarter of a minute."""
-    connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 5),
-        (socket.TCP_KEEPINTVL, 2),
-        (socket.TCP_KEEPCNT, 5),
-    ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _received(lines: socket.socket) -> int:

@@ -15,12 +15,10 @@ from typing import NoReturn
 from ..errors import FlowferryError
 from ..transfer import connect
 from . import vm
-from .buffers import PIECE
-from .requests import ALL_HAS_COME, REQUEST, REQUESTS, START
+from .buffers import PATIENCE, PIECE
+from .requests import ALL_HAS_COME, REQUEST, REQUESTS, START, notice_lost_peer
 from .stream import HEAD_ROOM, PURPOSE, Batch, Sender, exactly
 
-# How long (seconds) a source that ends waits until its copy has all.
-_PATIENCE = 50.0
 # While the copy asks for something, it is not to wait behind what it does not need yet (seconds).
 _QUIET = 0.005
 
@@ -33,7 +31,8 @@ class PostCopySender(Sender):
         # One for each direction: a TLS connection is not to be read and written by two threads.
         self._asked = connect(host, port, context, REQUESTS, timeout)
         self._answers = connect(host, port, context, PURPOSE, timeout)
-        self._asked.connection.settimeout(None)  # a copy that is not there yet asks for nothing
+        notice_lost_peer(self._asked.connection)  # a copy that is not there yet asks for nothing
+        self._answers.connection.settimeout(PATIENCE)
         self._named: list[tuple[int, int, int]] = []
         self._has_started = False
         self._quiet_from = 0.0
@@ -54,10 +53,15 @@ class PostCopySender(Sender):
         while (left := self._quiet_from - time.monotonic()) > 0:
             time.sleep(left)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the copy runs and memory is missing."""
+        return self._has_started and not self._over.is_set()
+
     def close(self) -> None:
         """A copy that runs gets what it lacks first."""
         if self._has_started:
-            self._over.wait(_PATIENCE)
+            self._over.wait()
         for lines in (self._asked, self._answers):
             lines.shut_down()
         if self._server is not None:

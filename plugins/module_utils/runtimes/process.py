@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import endpoint as endpoints
@@ -101,7 +101,7 @@ class ProcessTree(Workload):
         return {
             **about,
             "ids": sorted(ids),
-            "directories": sorted({link(Path(f"/proc/{pid}/cwd")) for pid in about["pids"]}),
+            "directories": sorted({link(Path(f"/proc/{pid}/cwd")) for pid in about["pids"]} - {""}),
             "files": [file.as_dict() for file in files],
             "memory_bytes": about["memory_bytes"] + sum(file.size for file in files if file.moves),
             "apart_bytes": resident(about["pids"]),
@@ -172,7 +172,8 @@ class ProcessTree(Workload):
         # A process that was born meanwhile has its parent's old cgroup.
         while missing := self._outside_freezer():
             for pid in missing:
-                inside.write_text(str(pid))
+                with suppress(ProcessLookupError):  # it has ended in the meantime
+                    inside.write_text(str(pid))
         self._outgoing = Outgoing(self.memory_sender) if self.memory_sender else None
         keep = [self._outgoing.descriptor] if self._outgoing else []
         self._service = CriuService(self.namespace, keep=keep)

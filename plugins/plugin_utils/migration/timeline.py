@@ -89,6 +89,7 @@ class Timeline:
             f"{result['held_packets']} packets kept{lost}; "
             f"checkpoint {result['image_bytes'] / 1e6:.1f} MB",
             *_volumes(result),
+            *_memory(result),
         ]
 
     def _bars(self, width: int) -> list[str]:
@@ -105,6 +106,14 @@ class Timeline:
             lines.append(_label(phase.name, ms) + bar)
             passed += ms
         return lines
+
+
+def _memory(result: dict[str, Any]) -> list[str]:
+    """What followed the copy, if something did."""
+    if "memory_bytes" not in result:
+        return []
+    total, longest = result["memory_bytes"] / 1e6, result["memory_longest_ms"]
+    return [f"  memory {total:.1f} MB followed; the copy waited for it {longest:.1f} ms at most"]
 
 
 def _volumes(result: dict[str, Any]) -> list[str]:

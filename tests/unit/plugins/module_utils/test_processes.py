@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.flowferry.core.plugins.module_utils.processes import Process, start_time
+from ansible_collections.flowferry.core.plugins.module_utils import open_files
+from ansible_collections.flowferry.core.plugins.module_utils.criu import (
+    check_pipes,
+    check_processes,
+)
+from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
+from ansible_collections.flowferry.core.plugins.module_utils.processes import (
+    Process,
+    descends,
+    start_time,
+)
 
 # exit(2) as the kernel has it ends one thread; the other one waits for the end of standard input.
 _EXIT = {"x86_64": 60, "aarch64": 93}
@@ -76,3 +86,35 @@ def test_a_mount_namespace_of_its_own_is_seen() -> None:
             _wait_for(lambda: kinds() == ["mnt"], "it has a mount namespace of its own")
         finally:
             child.kill()
+
+
+def test_a_process_that_has_ended_since_it_was_seen_has_nothing() -> None:
+    with subprocess.Popen(["sleep", "60"]) as child:
+        seen = Process.read(child.pid)
+        child.kill()
+    assert seen is not None and Process.read(child.pid) is None
+    assert (seen.command(), seen.threads(), seen.resident_bytes()) == ("", [], 0)
+    assert seen.foreign_namespaces() == []
+    check_processes("it", [child.pid])
+    assert open_files.find([child.pid]) == []
+
+
+def test_a_process_that_was_born_since_the_tree_was_seen_is_of_it() -> None:
+    """A pipe that it has does not lead outside; one of a stranger does."""
+    program = "import os, time; os.pipe(); os.fork(); print(flush=True); time.sleep(60)"
+    command = ["setsid", sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        try:
+            assert parent.stdout is not None
+            parent.stdout.readline()
+            told = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+            _wait_for(lambda: bool(told.read_text()), "it has a child")
+            child = int(told.read_text())
+            streams = {f"pipe:[{os.fstat(parent.stdout.fileno()).st_ino}]"}
+            assert descends(child, {parent.pid}) and not descends(parent.pid, {child})
+            check_pipes("it", [parent.pid], streams)
+            with pytest.raises(FlowferryError, match="outside") as caught:
+                check_pipes("it", [child], streams)
+            assert caught.value.code == "external_pipe"
+        finally:
+            os.killpg(parent.pid, 9)

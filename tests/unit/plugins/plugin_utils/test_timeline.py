@@ -72,6 +72,15 @@ def test_volumes_have_a_line_of_their_own() -> None:
     assert lines[-2].startswith("  held for")
 
 
+def test_memory_that_followed_has_a_line_of_its_own() -> None:
+    events = whole_move()
+    figures = {"memory_bytes": 268_435_456, "memory_faults": 70, "memory_longest_ms": 2.46}
+    events[-1] = {"event": "result", "result": {**RESULT, **figures}}
+    lines = told(*events).lines(79)
+    wanted = "  memory 268.4 MB followed; the copy waited for it 2.5 ms at most"
+    assert lines[-1] == wanted
+
+
 def test_bars_follow_one_another_to_scale() -> None:
     bars = [bar(line) for line in told(*whole_move()).lines(79)[1:-1]]
     for (_, end, _), (start, _, _) in zip(bars, bars[1:]):
