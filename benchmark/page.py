@@ -285,12 +285,40 @@ def _told(results: Results) -> dict[str, Any]:
         "gaps": {load: Spread.of(times) for load, times in figures.gaps(results).items()},
         "crowds": _crowds(results),
         "memory": _by_value(results, "memory", "megabytes"),
+        "followed": _followed(results),
         "connections": _by_value(results, "connections", "connections"),
         "memory_phases": _memory_phases(results),
         "steps": figures.steps(results),
         "harm": _harm(results),
         "failures": results.failures,
     }
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Memory that followed copies which ran already: of the moves of one kind, with as much."""
+
+    label: str
+    megabytes: int
+    faults: float
+    """The median of how often a copy touched what it did not have, or was empty."""
+    longest_ms: float
+    """That a copy waited for some of it, in any of the moves."""
+    settle_ms: float
+    """The median of the time until it had all."""
+
+
+def _followed(results: Results) -> list[Followed]:
+    found = []
+    for kind in figures.kinds(results, "memory"):
+        moves = [one for one in figures.moves(results, "memory", kind) if "memory_faults" in one]
+        for size in sorted({move["megabytes"] for move in moves}):
+            these = [move for move in moves if move["megabytes"] == size]
+            faults = figures.percentile([one["memory_faults"] for one in these], 50)
+            longest = max(one["memory_longest_ms"] for one in these)
+            settle = figures.phases(these)["settle"]
+            found.append(Followed(kind.label, size, faults, longest, settle))
+    return found
 
 
 def _by_value(results: Results, series: str, name: str) -> list[tuple[str, int, Spread]]:

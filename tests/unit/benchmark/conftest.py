@@ -104,6 +104,14 @@ def pods(tmp_path: Path) -> Results:
         pod("crowd", "by hand", 3000.0, each=100, crowd=broken, errors=["reset"]),
         {**pod("moves", "flowferry", 80.0, hold_ms=60.0), "runtime": "pod-direct"},
         {**pod("memory", "flowferry", 99.0, hold_ms=90.0, megabytes=64), "runtime": "pod-direct"},
+        {
+            **pod("memory", "flowferry", 99.0, hold_ms=90.0, megabytes=128),
+            "runtime": "pod-post-copy",
+            "memory_bytes": 128_000_000,
+            "memory_faults": 70,
+            "memory_longest_ms": 3.25,
+            "phases": [{"name": "hold", "ms": 90.0}, {"name": "settle", "ms": 140.0}],
+        },
         {**pod("connections", "flowferry", 90.0, connections=1000), "runtime": "pod-direct"},
         {**trace("flowferry"), "runtime": "pod"},
     ]

@@ -109,7 +109,10 @@ def test_another_runtime_has_a_section_that_says_what_differs(pods: Results) -> 
     assert "| prepare | 50.0 | 80.0 | +30.0 |" in section and "`cafe`" in section
     assert "by hand" not in section.partition("parameters")[0]
     assert "| Flowferry, pod | 256 | 1 | 2300 | 2300 |" in section
-    assert "| pod, 64 MB | 50.0 | 10.0 | 60.0 | 120.0 | 10.0 | restore, 60% |" in section
+    assert "| pod, 64 MB | 50.0 | 10.0 | 60.0 | 120.0 | 10.0 |  | restore, 60% |" in section
+    assert "| Flowferry, pod-post-copy | 128 | 140 | 70 times | 3.2 |" in page(
+        pods, [], "results-pods"
+    )
     other.moves = other.of("moves")
     assert "### Memory" not in page(pods, [], "results-pods", [other])
 
