@@ -63,6 +63,7 @@ def take(lab: Lab, source: str, destination: str) -> dict[str, float]:
     for node in (source, destination):
         lab.run(node, f"rm -rf {_IMAGES} && mkdir {_IMAGES}")
     pid = lab.run(source, f"ip netns pids {NAMESPACE}")
+    _keep_ids_free(lab, source, destination)
     steps = {
         "dump": _timed(lab, source, f"{_CRIU} dump --tree {pid} {_OPTIONS}"),
         "transfer": _transfer(lab, source, destination),
@@ -73,6 +74,13 @@ def take(lab: Lab, source: str, destination: str) -> dict[str, float]:
         lab.run(node, f"rm -rf {_IMAGES}")
     endpoint(lab, source, "absent")
     return steps
+
+
+def _keep_ids_free(lab: Lab, source: str, destination: str) -> None:
+    """What is started on the destination from now on has ids beyond those that are needed there."""
+    last = "/proc/sys/kernel/ns_last_pid"
+    highest = max(int(lab.run(node, f"cat {last}")) for node in (source, destination))
+    lab.run(destination, f"echo {highest + 1000} >{last}")
 
 
 def _timed(lab: Lab, node: str, command: str) -> float:
