@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..transfer import JsonLines
 from . import vm
 from .buffers import PATIENCE, PIECE
 from .guard import Guard
-from .missing import Missing
+from .missing import Missing, Piece
 from .requests import ALL_HAS_COME, REQUEST, START, notice_lost_peer
 from .stream import check_all, read_head
 from .userfault import FAULT, FORK, PAGE, REMAP, REMOVE, UNMAP, Again, Event, Gone, UserFault
@@ -140,6 +140,9 @@ class PostCopyReceiver:
 
     def _add(self, key: int, descriptor: int, missing: Missing | None = None) -> None:
         with self._changed:
+            if self._is_over:  # a child that was told of together with the end has all, too
+                os.close(descriptor)
+                return
             os.set_blocking(descriptor, False)
             self._guard.hold(descriptor)
             found = self._expected.pop(key) if missing is None else missing
@@ -259,7 +262,7 @@ class PostCopyReceiver:
         """Whether it has all of that; else once more, when its events have been read."""
         for piece in space.missing.pieces(start, size):
 
-            def give(piece: Any = piece) -> None:
+            def give(piece: Piece = piece) -> None:
                 space.fault.copy(piece.start, piece.size, here + piece.offset)
 
             if not self._try(space, give):
@@ -269,7 +272,7 @@ class PostCopyReceiver:
                 self._longest = max(self._longest, time.monotonic() - space.waiting.pop(page))
         return True
 
-    def _try(self, space: _Space, step: Any) -> bool:
+    def _try(self, space: _Space, step: Callable[[], None]) -> bool:
         """Whether it was done. A process that has ended misses nothing."""
         try:
             step()

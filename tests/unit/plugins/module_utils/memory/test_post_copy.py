@@ -20,6 +20,7 @@ from ansible_collections.flowferry.core.plugins.module_utils.certificates import
 )
 from ansible_collections.flowferry.core.plugins.module_utils.errors import FlowferryError
 from ansible_collections.flowferry.core.plugins.module_utils.memory import requests, stream
+from ansible_collections.flowferry.core.plugins.module_utils.memory.missing import Missing
 from ansible_collections.flowferry.core.plugins.module_utils.memory.post_copy_destination import (
     PostCopyReceiver,
 )
@@ -237,6 +238,17 @@ def test_a_child_has_what_its_parent_has(move: Move) -> None:
     assert move.copy.line() == "0"
     assert move.copy.ask("wrong", PLACE, 1, SIZE // PAGE) == 0
     move.settle()
+
+
+def test_a_child_that_is_told_of_after_the_end_is_left_to_the_kernel(tmp_path: Path) -> None:
+    """Its faults would be answered by nobody."""
+    receiver = PostCopyReceiver(tmp_path / "lost")
+    receiver.close()
+    descriptor, other = os.pipe()
+    receiver._add(7, descriptor, Missing())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(other)
 
 
 def test_a_process_that_ends_misses_nothing(move: Move) -> None:
