@@ -346,7 +346,7 @@ def test_several_confined_containers_with_their_files_and_processes(
         check_a_crash(workload)
 
 
-def move_it(workload: Workload, memory: str) -> Played:
+def move_it(workload: Workload, memory: str = "stop-and-copy") -> Played:
     return workload.lab.playbook(
         "migrate.yml",
         workload=f"pod:default/{workload.pod_name}",
