@@ -132,12 +132,17 @@ def ratio(results: Results, kind: Kind) -> float | None:
     return percentile(downtimes(reference), 50) / percentile(downtimes(own), 50)
 
 
-def by_value(records: Sequence[Record], name: str) -> dict[int, list[float]]:
-    """Downtimes for each value that was varied, in ascending order."""
-    grouped: dict[int, list[float]] = {}
+def grouped(records: Sequence[Record], name: str) -> dict[int, list[Record]]:
+    """The moves for each value that was varied, in ascending order."""
+    found: dict[int, list[Record]] = {}
     for move in records:
-        grouped.setdefault(move[name], []).append(move["downtime_ms"])
-    return dict(sorted(grouped.items()))
+        found.setdefault(move[name], []).append(move)
+    return dict(sorted(found.items()))
+
+
+def by_value(records: Sequence[Record], name: str) -> dict[int, list[float]]:
+    """Their downtimes."""
+    return {value: downtimes(some) for value, some in grouped(records, name).items()}
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,7 @@ def _memory_phases(results: Results) -> Phases:
     groups = []
     for kind in figures.kinds(results, "memory"):
         moves = figures.moves(results, "memory", kind) if kind.mover == "flowferry" else []
-        for size in sorted({move["megabytes"] for move in moves}):
-            these = [move for move in moves if move["megabytes"] == size]
+        for size, these in figures.grouped(moves, "megabytes").items():
             groups.append((f"{kind.runtime}, {size} MB", these))
     return _table(groups)
 
@@ -204,8 +203,7 @@ def _crowds(results: Results) -> list[Crowd]:
     found = []
     for kind in figures.kinds(results, "crowd"):
         moves = figures.moves(results, "crowd", kind)
-        for each in sorted({move["each"] for move in moves}):
-            some = [move for move in moves if move["each"] == each]
+        for each, some in figures.grouped(moves, "each").items():
             spread = Spread.of(figures.downtimes(some))
             found.append(Crowd(kind.label, each, spread, *figures.harm(some)))
     return found
@@ -312,8 +310,7 @@ def _followed(results: Results) -> list[Followed]:
     found = []
     for kind in figures.kinds(results, "memory"):
         moves = [one for one in figures.moves(results, "memory", kind) if "memory_faults" in one]
-        for size in sorted({move["megabytes"] for move in moves}):
-            these = [move for move in moves if move["megabytes"] == size]
+        for size, these in figures.grouped(moves, "megabytes").items():
             faults = figures.percentile([one["memory_faults"] for one in these], 50)
             longest = max(one["memory_longest_ms"] for one in these)
             settle = figures.phases(these)["settle"]

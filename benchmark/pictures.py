@@ -215,16 +215,8 @@ def memory_phases(results: Results) -> Figure | None:
     panels = []
     for kind in figures.kinds(results, "memory"):
         moves = figures.moves(results, "memory", kind)
-        sizes = sorted({move["megabytes"] for move in moves})
-        panels.append(
-            [
-                _Bar.of(
-                    f"{kind.label}, {size} MB",
-                    [move for move in moves if move["megabytes"] == size],
-                )
-                for size in sizes
-            ]
-        )
+        sizes = figures.grouped(moves, "megabytes").items()
+        panels.append([_Bar.of(f"{kind.label}, {size} MB", some) for size, some in sizes])
     return _stacks(panels, "Phases of a move by memory, medians") if panels else None
 
 
