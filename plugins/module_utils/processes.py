@@ -69,11 +69,13 @@ def start_time(pid: int) -> int:
     return int(fields[19]) if fields else 0
 
 
-def descends(pid: int, ancestors: Collection[int]) -> bool:
-    """Whether it is one of these processes, or of their descendants."""
+def descends(pid: int, ancestors: Collection[int]) -> bool | None:
+    """Whether it is one of these processes or their descendants; None if it ended meanwhile."""
     while pid not in ancestors:
         found = Process.read(pid)
-        if found is None or found.parent == 0:
+        if found is None:
+            return None
+        if found.parent == 0:
             return False
         pid = found.parent
     return True

@@ -19,7 +19,7 @@ from ..cgroup import memory_limit
 from ..criu import check_pipes, check_processes, link
 from ..errors import FlowferryError
 from ..memory.regions import resident
-from ..processes import Process
+from ..processes import Process, descends
 from .layer import Layer
 
 PLACE = "/.flowferry"
@@ -134,7 +134,7 @@ def restored(container: int, first: int, is_child: bool, pids: Iterable[int]) ->
     found = own_pids(Path(f"/proc/{container}/root/proc/{first}"), pids)
     if not is_child:
         return found
-    return {own: pid for own, pid in found.items() if _descends(pid, found[first])}
+    return {own: pid for own, pid in found.items() if descends(pid, {found[first]}) is not False}
 
 
 def _tasks(pid: int) -> list[int]:
@@ -154,7 +154,7 @@ def _check_tree(tree: list[int], application: int) -> None:
         raise refused("it has a user namespace of its own, in which CRIU could do nothing")
     for pid in tree:
         foreign = [kind for kind in _KINDS if _namespace(pid, kind) not in (wanted[kind], "")]
-        if foreign or not _descends(pid, application):
+        if foreign or descends(pid, {application}) is False:
             raise Stranger(
                 "direct_impossible",
                 f"process {pid} ({_command(pid)}) is not part of its application's process tree"
@@ -171,15 +171,6 @@ def _check_limit(limit: int, used: int) -> None:
             f"its container may use {limit >> 20} MB, of which it has {used >> 20}, and CRIU needs "
             f"{CRIU_BYTES >> 20} there"
         )
-
-
-def _descends(pid: int, ancestor: int) -> bool:
-    while pid > 1 and pid != ancestor:
-        found = Process.read(pid)
-        if found is None:
-            return True  # it has ended in the meantime
-        pid = found.parent
-    return pid == ancestor
 
 
 def _namespace(pid: int, kind: str) -> str:
