@@ -73,9 +73,8 @@ class Operations:
         """What can be asked for."""
         names = "describe check_source check_destination prepare_source prepare_destination freeze"
         names += " checkpoint transfer rewrite restore resume remove discard find_endpoint"
-        names += (
-            " memory_state last_pass new_endpoint check_kernel cpu_image check_cpu die_for_test"
-        )
+        names += " last_pass new_endpoint check_kernel cpu_image check_cpu die_for_test"
+        names += " memory_state"
         handlers = {name: getattr(self, name) for name in names.split()}
         handlers |= self.volumes.handlers()
         return handlers | {name: getattr(self.workload, name) for name in self.workload.operations}
@@ -300,9 +299,8 @@ class Operations:
 
     def _is_followed(self) -> bool:
         """Whether memory follows a copy that runs, from here or to here."""
-        sender = self.workload.memory_sender
-        ends = [self._post_copy, sender if isinstance(sender, PostCopySender) else None]
-        return any(end.is_under_way for end in ends if end is not None)
+        ends = (self.workload.memory_sender, self.workload.memory_receiver)
+        return any(end is not None and end.is_under_way for end in ends)
 
     def _empty_checkpoint(self) -> Path:
         directory = self.directory / "checkpoint"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..checkpoint import images
 from ..criu_service import LAST_STEP
@@ -24,12 +24,16 @@ from .stream import Receiver, Sender
 
 _NOTE = "memory.json"
 _PID_BITS = 22
-T = TypeVar("T")
 
 
-def keys(number: int, by_pid: Mapping[int, T]) -> dict[int, T]:
-    """By the keys that processes of a dump have for both ends, instead of their pids for CRIU."""
-    return {number << _PID_BITS | pid: told for pid, told in by_pid.items()}
+def key_of(number: int, pid: int) -> int:
+    """What both ends call a process of a dump, which has this pid for CRIU."""
+    return number << _PID_BITS | pid
+
+
+def keys(number: int, pids: Mapping[int, int]) -> dict[int, int]:
+    """This node's pids by the keys that processes of a dump have for both ends."""
+    return {key_of(number, pid): here for pid, here in pids.items()}
 
 
 @contextmanager
@@ -52,7 +56,6 @@ class Outgoing:
         self._sender = sender
         self._number = number
         self._bytes = 0
-        self._ranges: dict[int, list[tuple[int, int]]] = {}
         self._regions = Regions({})
         self._pages = PageServer(self._takes)
 
@@ -68,7 +71,8 @@ class Outgoing:
         ``pids`` has this node's pid for CRIU's.
         """
         self._regions = Regions(pids)
-        self._sender.learn(keys(self._number, pids))
+        known = keys(self._number, pids)
+        self._sender.learn(known)
         self._pages.begin(files)
         try:
             yield
@@ -77,15 +81,14 @@ class Outgoing:
             self._pages.close()
         note: dict[str, Any] = {"connections": self._sender.connections, "bytes": self._bytes}
         if isinstance(self._sender, PostCopySender):
-            note["ranges"] = self._ranges
+            note["ranges"] = self._sender.named(known)
         (directory / _NOTE).write_text(json.dumps(note))
 
     def _takes(self, pid: int, start: int, size: int) -> bool:
         takes = self._regions.has(pid, start, start + size)
         if takes:
             self._bytes += size
-            self._ranges.setdefault(pid, []).append((start, size))
-            self._sender.send(self._number << _PID_BITS | pid, start, size)
+            self._sender.send(key_of(self._number, pid), start, size)
         return takes
 
 
@@ -113,8 +116,9 @@ class Incoming:
         """Before CRIU's restore; what is to be told to it."""
         if not self.is_needed or not isinstance(self._receiver, PostCopyReceiver):
             return {}
-        ranges = {int(pid): found for pid, found in self._read()["ranges"].items()}
-        self._receiver.expect(self._images, keys(self._number, ranges))
+        ranges = {int(key): found for key, found in self._read()["ranges"].items()}
+        by_pid = {key - key_of(self._number, 0): key for key in ranges}
+        self._receiver.expect(self._images, by_pid, ranges)
         return {"lazy_pages": True}
 
     def at_step(self, step: str, pids: Mapping[int, int], group: Path) -> None:
@@ -129,7 +133,7 @@ class Incoming:
         """
         assert self._receiver is not None
         if isinstance(self._receiver, PostCopyReceiver):
-            self._receiver.place(keys(self._number, pids), [group])
+            self._receiver.place(keys(self._number, pids), group)
             return
         note = self._read()
         with _kernels_own(self._images, pids):

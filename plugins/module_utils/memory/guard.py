@@ -12,7 +12,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,10 +70,9 @@ class Guard:
         """Keep this open."""
         socket.send_fds(self._lines, [b"h"], [descriptor])
 
-    def watch(self, groups: Sequence[Path]) -> None:
-        """What is in these cgroups ends if memory does."""
-        for group in groups:
-            self._lines.send(b"p" + os.fsencode(group / "cgroup.procs"))
+    def watch(self, group: Path) -> None:
+        """What is in this cgroup, too, ends if memory does not come."""
+        self._lines.send(b"p" + os.fsencode(group / "cgroup.procs"))
 
     def is_over(self) -> None:
         """Nothing is missing."""

@@ -28,7 +28,7 @@ from .buffers import PATIENCE, PIECE
 from .guard import Guard
 from .missing import Missing, Piece
 from .requests import ALL_HAS_COME, REQUEST, START, notice_lost_peer
-from .stream import check_all, read_head
+from .stream import batches
 from .userfault import FAULT, FORK, PAGE, REMAP, REMOVE, UNMAP, Again, Event, Gone, UserFault
 
 SOCKET = "lazy-pages.socket"
@@ -94,22 +94,25 @@ class PostCopyReceiver:
             self._fail(error)
 
     def _batches(self, lines: JsonLines) -> None:
-        buffer, received = bytearray(PIECE), 0
-        while True:
-            batch, size = read_head(lines)
-            if batch is None:
-                break
-            lines.read_into(memoryview(buffer)[:size])
-            received, at = received + size, vm.address_of(buffer)
+        room = memoryview(bytearray(PIECE))
+        for batch, content in batches(lines, lambda: room):
+            at = vm.address_of(content)
             for start, length in batch.ranges:
                 self._give(batch.key, start, length, at)
                 at += length
-        check_all(received, size)
 
     # -- restore
 
-    def expect(self, images: Path, ranges: Mapping[int, Sequence[tuple[int, int]]]) -> None:
-        """Before a restore from ``images``: what will be missing, by key, is (address, size)."""
+    def expect(
+        self,
+        images: Path,
+        keys: Mapping[int, int],
+        ranges: Mapping[int, Sequence[tuple[int, int]]],
+    ) -> None:
+        """Before a restore from ``images``: what will be missing, by key, is (address, size).
+
+        ``keys`` has those of the processes by their pids for CRIU.
+        """
         with self._lock:
             self._expected.update({key: Missing(found) for key, found in ranges.items()})
         directory = os.open(images, os.O_PATH | os.O_DIRECTORY)
@@ -119,7 +122,6 @@ class PostCopyReceiver:
         finally:
             os.close(directory)
         listener.listen(1)
-        keys = {key & (1 << 22) - 1: key for key in ranges}
         threading.Thread(target=self._accept, args=(listener, keys), daemon=True).start()
 
     def _accept(self, listener: socket.socket, keys: Mapping[int, int]) -> None:
@@ -153,10 +155,10 @@ class PostCopyReceiver:
                 self._monitor.start()
             self._changed.notify_all()
 
-    def place(self, pids: Mapping[int, int], groups: Sequence[Path]) -> None:
+    def place(self, pids: Mapping[int, int], group: Path) -> None:
         """Every process is there and none runs. ``pids`` has this node's for keys.
 
-        They end, with all in the cgroups ``groups``, if their memory does not come.
+        They end, with all in the cgroup ``group``, if their memory does not come.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._failure or not pids.keys() & self._expected, 10.0)
@@ -164,7 +166,7 @@ class PostCopyReceiver:
                 raise FlowferryError(
                     "restore_failed", f"memory cannot come: {self._failure or 'no userfaultfd'}"
                 )
-            self._guard.watch(groups)
+            self._guard.watch(group)
             for space in self._spaces.values():
                 if space.key in pids:
                     _leave_to_kernel(space, pids[space.key])

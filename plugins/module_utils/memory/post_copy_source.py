@@ -10,11 +10,10 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from typing import NoReturn
+from collections.abc import Collection
 
 from ..errors import FlowferryError
 from ..transfer import connect
-from . import vm
 from .buffers import PATIENCE, PIECE
 from .requests import ALL_HAS_COME, REQUEST, REQUESTS, START, notice_lost_peer
 from .stream import HEAD_ROOM, PURPOSE, Batch, Sender, exactly
@@ -53,9 +52,16 @@ class PostCopySender(Sender):
         while (left := self._quiet_from - time.monotonic()) > 0:
             time.sleep(left)
 
+    def named(self, keys: Collection[int]) -> dict[int, list[tuple[int, int]]]:
+        """What will be missing of these processes: the address and the size of each range."""
+        ranges: dict[int, list[tuple[int, int]]] = {}
+        for key, start, size in self._named:
+            if key in keys:
+                ranges.setdefault(key, []).append((start, size))
+        return ranges
+
     @property
     def is_under_way(self) -> bool:
-        """Whether the copy runs and memory is missing."""
         return self._has_started and not self._over.is_set()
 
     def close(self) -> None:
@@ -102,12 +108,7 @@ class PostCopySender(Sender):
     def _answer(self, buffer: bytearray, key: int, start: int, size: int) -> None:
         batch = Batch(key)
         if key not in self._pids or batch.add(start, size) != size:
-            _refuse(key, size)
-        head = batch.head()
-        buffer[: len(head)] = head
-        vm.read(self._pids[key], batch.ranges, vm.address_of(buffer) + len(head))
-        self._answers.connection.sendall(memoryview(buffer)[: len(head) + size])
-
-
-def _refuse(key: int, size: int) -> NoReturn:
-    raise FlowferryError("transfer_failed", f"{size} bytes of the unknown process {key} are wanted")
+            raise FlowferryError(
+                "transfer_failed", f"{size} bytes of the unknown process {key} are wanted"
+            )
+        self._send_batch(self._answers, buffer, batch)

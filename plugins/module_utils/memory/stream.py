@@ -14,7 +14,7 @@ import queue
 import ssl
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from ..errors import FlowferryError
 from ..transfer import JsonLines, connect
@@ -77,6 +77,11 @@ class Sender:
         """How many there are."""
         return len(self._lines)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a copy runs that lacks memory; here it has all before it runs."""
+        return False
+
     def begin(self) -> None:
         """From now on memory is named."""
         for lines, buffer in zip(self._lines, self._buffers):
@@ -126,18 +131,22 @@ class Sender:
         """Wait here for what is more urgent."""
 
     def _run(self, lines: JsonLines, buffer: bytearray) -> None:
-        view, here, sent = memoryview(buffer), vm.address_of(buffer), 0
+        sent = 0
         try:
             while (batch := self._queue.get()) is not None:
                 self._may_send()
-                head = batch.head()
-                view[: len(head)] = head
-                vm.read(self._pids[batch.key], batch.ranges, here + len(head))
-                lines.connection.sendall(view[: len(head) + batch.size])
+                self._send_batch(lines, buffer, batch)
                 sent += batch.size
             lines.connection.sendall(_HEAD.pack(0, 0, sent))
         except (OSError, FlowferryError):
             lines.shut_down()  # the destination notices, and says so
+
+    def _send_batch(self, lines: JsonLines, buffer: bytearray, batch: Batch) -> None:
+        """``buffer`` has room for it."""
+        head, view = batch.head(), memoryview(buffer)
+        view[: len(head)] = head
+        vm.read(self._pids[batch.key], batch.ranges, vm.address_of(buffer) + len(head))
+        lines.connection.sendall(view[: len(head) + batch.size])
 
 
 class Receiver:
@@ -151,6 +160,11 @@ class Receiver:
         self._placed: dict[int, int] = {}
         self._ended = 0
         self._failure: Exception | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a copy runs that lacks memory; here it has all before it runs."""
+        return False
 
     def receive(self, lines: JsonLines) -> None:
         """Take what comes over one connection, until its end."""
@@ -167,16 +181,8 @@ class Receiver:
             self._changed.notify_all()
 
     def _batches(self, lines: JsonLines) -> None:
-        received = 0
-        while True:
-            batch, size = read_head(lines)
-            if batch is None:
-                break
-            buffer = self._buffers.buffer()
-            lines.read_into(buffer[:size])
+        for batch, buffer in batches(lines, self._buffers.buffer):
             self._take(batch, buffer)
-            received += size
-        check_all(received, size)
 
     def _take(self, batch: Batch, buffer: memoryview) -> None:
         with self._changed:
@@ -220,25 +226,29 @@ class Receiver:
             )
 
 
-def read_head(lines: JsonLines) -> tuple[Batch | None, int]:
-    """A batch whose content follows, and its bytes; at the end of a connection None and the sum."""
-    key, count, size = _HEAD.unpack(exactly(lines, _HEAD.size))
-    if count == 0:
-        return None, size
-    batch = Batch(key)
-    if count > vm.MOST_RANGES:
-        raise _not_announced()
-    for start, length in _RANGE.iter_unpack(exactly(lines, count * _RANGE.size)):
-        batch.add(start, length)
-    if batch.size != size:
-        raise _not_announced()
-    return batch, size
+def batches(lines: JsonLines, room: Callable[[], memoryview]) -> Iterator[tuple[Batch, memoryview]]:
+    """What comes over one connection until its end, each with its content at the front of ``room``.
 
-
-def check_all(received: int, sent: int) -> None:
-    """At the end of a connection: what was sent has come."""
-    if received != sent:
-        raise FlowferryError("transfer_failed", f"{received} of {sent} bytes have come")
+    FlowferryError if something else was announced than has come.
+    """
+    received = 0
+    while True:
+        key, count, size = _HEAD.unpack(exactly(lines, _HEAD.size))
+        if count == 0:
+            break
+        batch = Batch(key)
+        if count > vm.MOST_RANGES:
+            raise _not_announced()
+        for start, length in _RANGE.iter_unpack(exactly(lines, count * _RANGE.size)):
+            batch.add(start, length)
+        if batch.size != size:
+            raise _not_announced()
+        buffer = room()
+        lines.read_into(buffer[:size])
+        yield batch, buffer
+        received += size
+    if received != size:
+        raise FlowferryError("transfer_failed", f"{received} of {size} bytes have come")
 
 
 def _not_announced() -> FlowferryError:

@@ -43,28 +43,37 @@ for line in sys.stdin:
 
 
 class Holder:
-    """A process with memory."""
+    """A process with memory at PLACE."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, size: int = SIZE, program: str = HOLDER) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(PLACE), str(SIZE), kind],
+            [sys.executable, "-c", program, str(PLACE), str(size), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.pid = self.process.pid
-        assert self._line() == "ready"
+        assert self.line() == "ready"
 
     def digest(self) -> str:
         """Of its memory as it is now."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self._line()
+        self.tell()
+        return self.line()
 
-    def _line(self) -> str:
+    def tell(self, *words: object) -> None:
+        """A line of its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        """The next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture
@@ -73,8 +82,7 @@ def holders() -> Iterator[tuple[Holder, Holder]]:
     both = Holder("full"), Holder("empty")
     yield both
     for holder in both:
-        holder.process.kill()
-        holder.process.communicate()
+        holder.end()
 
 
 class Ends:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -29,8 +27,7 @@ def holder() -> Iterator[Callable[[], Holder]]:
 
     yield start
     for one in started:
-        one.process.kill()
-        one.process.communicate()
+        one.end()
 
 
 def test_large_memory_of_one_process_goes_apart(holder: Callable[[], Holder]) -> None:
@@ -49,38 +46,24 @@ def test_what_is_in_use_of_it_is_counted(holder: Callable[[], Holder]) -> None:
         assert 0 <= resident([full.pid]) - SIZE < SIZE // 2, "and what the program itself has"
         assert resident([1 << 30]) == 0, "one that has ended"
     finally:
-        full.process.kill()
-        full.process.communicate()
+        full.end()
 
 
 ABOVE = 2 * SIZE
-# A process with more memory above that of the others, which the kernel makes one mapping of.
-LARGER = f"""
-import ctypes, sys
-libc = ctypes.CDLL(None)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-assert libc.mmap({PLACE}, {SIZE + ABOVE}, 3, 0x100022, -1, 0) == {PLACE}
-ctypes.memset({PLACE}, 1, {SIZE + ABOVE})
-print("ready", flush=True)
-sys.stdin.read()
-"""
 
 
 def test_what_is_beside_shared_memory_goes_apart(holder: Callable[[], Holder]) -> None:
-    command = [sys.executable, "-c", LARGER]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
-        try:
-            process.stdout.readline()
-            relative = holder().pid
-            regions = Regions({7: process.pid, 8: relative})
-            assert regions.has(7, PLACE + SIZE, PLACE + SIZE + ABOVE)
-            assert not regions.has(7, PLACE + SIZE - 4096, PLACE + SIZE + 4096)
-            assert not regions.has(8, PLACE, PLACE + SIZE)
-            assert 0 <= resident([process.pid, relative]) - ABOVE < SIZE // 2
-        finally:
-            process.kill()
+    """One process has more above what both have, and the kernel makes one mapping of it."""
+    larger = Holder("full", SIZE + ABOVE)
+    try:
+        relative = holder().pid
+        regions = Regions({7: larger.pid, 8: relative})
+        assert regions.has(7, PLACE + SIZE, PLACE + SIZE + ABOVE)
+        assert not regions.has(7, PLACE + SIZE - 4096, PLACE + SIZE + 4096)
+        assert not regions.has(8, PLACE, PLACE + SIZE)
+        assert 0 <= resident([larger.pid, relative]) - ABOVE < SIZE // 2
+    finally:
+        larger.end()
 
 
 def test_what_relatives_may_share_stays(holder: Callable[[], Holder]) -> None:
